@@ -1,0 +1,1 @@
+"""What to do: forecasts, ILP, policies, NIW queue rules, routing rules. No server, no socket, no clock."""

@@ -1,0 +1,54 @@
+"""Demand seen so far: tokens/s on a regular grid, by (model, region of origin), interactive and NIW apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Series = npt.NDArray[np.float64]
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandHistory:
+    """Tokens/s in whole past bins of `bin_s` seconds; the last bin ends at `until_s`, the run starts at 0.
+
+    `interactive` and `niw` map (model, region of origin) to arrays of one length; bins before 0 are history that the
+    scenario supplied. Prompt tokens count in the bin in which the request arrived, output tokens in the one in which
+    the answer ended: nothing is counted before it can be known.
+    """
+
+    bin_s: float
+    until_s: float
+    interactive: Mapping[Key, Series]
+    niw: Mapping[Key, Series]
+
+    def resampled(self, key: Key, step_s: float) -> Series:
+        """Mean tokens/s of `key`, interactive, on a grid of `step_s` (a multiple of `bin_s`) aligned to time 0.
+
+        The grid's last step is the last whole one; an incomplete one at either end is left out.
+        Raises ValueError when `step_s` is no multiple of `bin_s`.
+        """
+        ratio = round(step_s / self.bin_s)
+        if ratio < 1 or abs(ratio * self.bin_s - step_s) > 1e-9:
+            raise ValueError(f"step_s={step_s} must be a multiple of the bin width {self.bin_s} s")
+        series = self.interactive[key]
+        end_bin = round(self.until_s / self.bin_s)
+        tail = end_bin % ratio
+        whole = series[: len(series) - tail] if tail else series
+        head = len(whole) % ratio
+        whole = whole[head:]
+        return np.asarray(whole.reshape(-1, ratio).mean(axis=1))
+
+    def latest(self, key: Key, window_s: float) -> float:
+        """Mean interactive tokens/s of `key` over the last `window_s` seconds; 0 with no history."""
+        series = self.interactive[key]
+        count = max(1, round(window_s / self.bin_s))
+        return float(series[-count:].mean()) if len(series) else 0.0
+
+    def latest_niw(self, key: Key, window_s: float) -> float:
+        """Mean NIW tokens/s of `key` over the last `window_s` seconds; 0 with no history."""
+        series = self.niw[key]
+        count = max(1, round(window_s / self.bin_s))
+        return float(series[-count:].mean()) if len(series) else 0.0

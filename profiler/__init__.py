@@ -1,0 +1,1 @@
+"""What one server can do: sweeps, step-time fits, `ServerProfile`, capacity."""

@@ -1,0 +1,1 @@
+"""Servers, GPUs, regions, fleet, router, clock, scenarios, the run itself and the CLI: the composition root."""

@@ -1,0 +1,1 @@
+"""What is asked: requests, completions, SLOs, traces, synthesis, replay, HTTP client."""

@@ -1,0 +1,54 @@
+"""A request: what is asked of a model, by whom, when."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    """Service tier of a request: interactive fast, interactive normal, non-interactive."""
+
+    IW_F = "IW-F"
+    IW_N = "IW-N"
+    NIW = "NIW"
+
+    @property
+    def interactive(self) -> bool:
+        return self is not Tier.NIW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request of a workload.
+
+    `arrival_s` and `deadline_s` are seconds since the start of the run; `deadline_s` (absolute, when the last
+    token is due) is None for interactive tiers, whose SLO is on latencies. `region` is the region of origin.
+
+    Raises ValueError for token counts below 1, a negative arrival or a deadline before the arrival.
+    """
+
+    request_id: int
+    arrival_s: float
+    model: str
+    region: str
+    tier: Tier
+    prompt_tokens: int
+    output_tokens: int
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.output_tokens < 1:
+            raise ValueError(
+                f"request {self.request_id}: prompt_tokens={self.prompt_tokens}, output_tokens={self.output_tokens}; "
+                "both must be at least 1"
+            )
+        if not self.arrival_s >= 0:
+            raise ValueError(f"request {self.request_id}: arrival_s={self.arrival_s}; must be 0 or more")
+        if self.deadline_s is not None and not self.deadline_s >= self.arrival_s:
+            raise ValueError(
+                f"request {self.request_id}: deadline_s={self.deadline_s} lies before arrival_s={self.arrival_s}"
+            )
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and output tokens together: the KV-cache tokens the request holds when it ends."""
+        return self.prompt_tokens + self.output_tokens
