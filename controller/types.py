@@ -195,7 +195,8 @@ class Observation:
 class Policy(Protocol):
     """Pure: the same observation gives the same plan; no clock, no I/O, no chance."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def decide(self, seen: Observation) -> ScalingPlan: ...
 

@@ -1,0 +1,1 @@
+"""The scaling policies; each is pure, with parameters from `controller.parameters`."""

@@ -1,0 +1,32 @@
+"""LT-I: the long-term program's whole answer at once."""
+
+from dataclasses import dataclass, field
+
+from controller.draft import PlanDraft
+from controller.forecast import Forecaster
+from controller.long_term import budget_for, next_decision_s
+from controller.parameters import LongTermParameters
+from controller.types import Observation, ScalingPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongTermImmediate:
+    """SageServe's LT-I (arXiv 2502.14617): all of delta at once, as far as GPUs are free; the rest as they drain."""
+
+    parameters: LongTermParameters
+    name: str = "lt-i"
+    _forecaster: Forecaster = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_forecaster", self.parameters.forecast.forecaster())
+
+    def decide(self, seen: Observation) -> ScalingPlan:
+        budget = budget_for(seen, self.parameters, self._forecaster)
+        draft = PlanDraft(seen)
+        draft.restore_minimums()
+        draft.move_to(budget.memory.budget, lambda count: f"budget {count} {budget.source}")
+        return draft.plan(
+            next_decision_s=next_decision_s(seen, self.parameters.interval_s, budget.memory.budget_until_s),
+            memory=budget.memory,
+            solve=budget.solve,
+        )

@@ -1,0 +1,226 @@
+"""Recorded decisions: (Observation, ScalingPlan) pairs as JSON, and back.
+
+A record carries what the record before it does not: the new bins of demand, and limits, budget and forecasts only where
+they changed. Floats keep every bit, so that a policy fed with a decoded observation gives the recorded plan.
+
+    seen  at_s, placements [[model, region, gpu_type, {state}]], niw_queued_tokens {model: tokens},
+          demand {bin_s, until_s, bins, interactive [[model, region, [tokens/s]]], niw}: the new bins; `bins` is how
+          many the observation held; and in a first record limits and, where there was one, previous (a plan)
+    plan  counts [[model, region, gpu_type, servers]], next_decision_s, steps [{placement, change, reason}], solve,
+          memory {budget, budget_until_s, forecasts [[model, region, {forecast}]], last_change_s, unchanged}: a name in
+          `unchanged` stands as in the record before and its list is empty
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from controller.history import DemandHistory, Key, Series
+from controller.types import (
+    Capacity,
+    FleetLimits,
+    Forecast,
+    Memory,
+    Observation,
+    Placement,
+    PlacementState,
+    Pool,
+    ScalingPlan,
+    SolveReport,
+    Step,
+)
+
+Record = dict[str, Any]
+
+_REMEMBERED = ("budget", "forecasts", "last_change_s")
+
+
+class DecisionEncoder:
+    """Encodes the decisions of one run in order; each record leaves out what the one before it held."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+
+    def encode(self, seen: Observation, plan: ScalingPlan) -> Record:
+        """The next decision as JSON-able values."""
+        record = encode(seen, plan, self._since_s)
+        self._since_s = seen.demand.until_s
+        return record
+
+
+def encode(seen: Observation, plan: ScalingPlan, since_s: float | None) -> Record:
+    """One decision as JSON-able values; `since_s` is `seen.demand.until_s` of the record before, None for the first.
+
+    A first record stands alone: it holds the limits, all of the history and, where there is one, the previous plan.
+    """
+    before = seen.previous.memory if since_s is not None and seen.previous is not None else None
+    observed: Record = {
+        "at_s": seen.at_s,
+        "placements": [[*p, asdict(state)] for p, state in seen.placements.items()],
+        "demand": _demand_to_json(seen.demand, since_s),
+        "niw_queued_tokens": dict(seen.niw_queued_tokens),
+    }
+    if since_s is None:
+        observed["limits"] = _limits_to_json(seen.limits)
+        if seen.previous is not None:
+            observed["previous"] = _plan_to_json(seen.previous, None)
+    return {"seen": observed, "plan": _plan_to_json(plan, before)}
+
+
+def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan]]:
+    """The decisions of one run, in order, from its first record on.
+
+    Raises ValueError when the first record has no limits, or bins between two records are missing.
+    """
+    given = list(records)
+    if not given:
+        return []
+    observed = [record["seen"] for record in given]
+    if "limits" not in observed[0]:
+        raise ValueError("the first decision record has no limits; decode a run's decisions from its first record on")
+    limits = _limits_from_json(observed[0]["limits"])
+    interactive, ends = _joined(observed, "interactive")
+    niw, niw_ends = _joined(observed, "niw")
+    previous = _plan_from_json(observed[0]["previous"], None) if "previous" in observed[0] else None
+    decisions = []
+    for record, end, niw_end in zip(given, ends, niw_ends, strict=True):
+        row = record["seen"]
+        demand = row["demand"]
+        seen = Observation(
+            at_s=row["at_s"],
+            limits=limits,
+            placements=MappingProxyType(
+                {Placement(*place): PlacementState(**state) for *place, state in row["placements"]}
+            ),
+            demand=DemandHistory(
+                bin_s=demand["bin_s"],
+                until_s=demand["until_s"],
+                interactive=_cut(interactive, end, demand["bins"]),
+                niw=_cut(niw, niw_end, demand["bins"]),
+            ),
+            niw_queued_tokens=MappingProxyType(dict(row["niw_queued_tokens"])),
+            previous=previous,
+        )
+        plan = _plan_from_json(record["plan"], previous.memory if previous is not None else None)
+        decisions.append((seen, plan))
+        previous = plan
+    return decisions
+
+
+def decision_to_json(seen: Observation, plan: ScalingPlan) -> Record:
+    """One decision as a record that stands alone."""
+    return encode(seen, plan, None)
+
+
+def decision_from_json(record: Record) -> tuple[Observation, ScalingPlan]:
+    """The decision of a record that stands alone. Raises ValueError for one that does not."""
+    return decode_all([record])[0]
+
+
+def _demand_to_json(demand: DemandHistory, since_s: float | None) -> Record:
+    new = None if since_s is None else round((demand.until_s - since_s) / demand.bin_s)
+    return {
+        "bin_s": demand.bin_s,
+        "until_s": demand.until_s,
+        "bins": max((len(series) for series in (*demand.interactive.values(), *demand.niw.values())), default=0),
+        "interactive": _series_to_json(demand.interactive, new),
+        "niw": _series_to_json(demand.niw, new),
+    }
+
+
+def _series_to_json(series: Mapping[Key, Series], new: int | None) -> list[list[Any]]:
+    return [
+        [*key, (values if new is None else values[max(0, len(values) - new) :]).tolist()]
+        for key, values in series.items()
+    ]
+
+
+def _joined(observed: list[Record], kind: str) -> tuple[dict[Key, Series], list[int]]:
+    """All bins of all records end to end, and the length after each record: observations are views of one array."""
+    parts: dict[Key, list[Series]] = {}
+    ends: list[int] = []
+    for index, demand in enumerate(row["demand"] for row in observed):
+        new = 0
+        for model, region, values in demand[kind]:
+            parts.setdefault((model, region), []).append(np.array(values, dtype=np.float64))
+            new = len(values)
+        if index > 0 and demand[kind]:
+            expected = round((demand["until_s"] - observed[index - 1]["demand"]["until_s"]) / demand["bin_s"])
+            if new != expected:
+                raise ValueError(
+                    f"decision record {index + 1} holds {new} new bins of demand, {expected} passed since the one "
+                    "before; give every record of the run, in order"
+                )
+        ends.append(new + (ends[-1] if ends else 0))
+    return {key: np.concatenate(values) for key, values in parts.items()}, ends
+
+
+def _cut(series: Mapping[Key, Series], end: int, bins: int) -> Mapping[Key, Series]:
+    return MappingProxyType({key: values[max(0, end - bins) : end] for key, values in series.items()})
+
+
+def _plan_to_json(plan: ScalingPlan, before: Memory | None) -> Record:
+    memory = plan.memory
+    unchanged = [name for name in _REMEMBERED if before is not None and getattr(memory, name) == getattr(before, name)]
+    return {
+        "counts": [[*placement, count] for placement, count in plan.counts.items()],
+        "next_decision_s": plan.next_decision_s,
+        "steps": [{"placement": list(s.placement), "change": s.change, "reason": s.reason} for s in plan.steps],
+        "solve": None if plan.solve is None else asdict(plan.solve),
+        "memory": {
+            "budget": [] if "budget" in unchanged else [[*p, count] for p, count in memory.budget.items()],
+            "budget_until_s": memory.budget_until_s,
+            "forecasts": []
+            if "forecasts" in unchanged
+            else [[*pool, asdict(f)] for pool, f in memory.forecasts.items()],
+            "last_change_s": [] if "last_change_s" in unchanged else [[*p, s] for p, s in memory.last_change_s.items()],
+            "unchanged": unchanged,
+        },
+    }
+
+
+def _plan_from_json(given: Record, before: Memory | None) -> ScalingPlan:
+    memory = given["memory"]
+    new: dict[str, Mapping[Any, Any]] = {
+        "budget": {Placement(*place): count for *place, count in memory["budget"]},
+        "forecasts": {Pool(*pool): _forecast(fields) for *pool, fields in memory["forecasts"]},
+        "last_change_s": {Placement(*place): at_s for *place, at_s in memory["last_change_s"]},
+    }
+    kept = {name: getattr(before, name) if name in memory["unchanged"] else MappingProxyType(new[name]) for name in new}
+    return ScalingPlan(
+        counts=MappingProxyType({Placement(*place): count for *place, count in given["counts"]}),
+        next_decision_s=given["next_decision_s"],
+        steps=tuple(
+            Step(placement=Placement(*s["placement"]), change=s["change"], reason=s["reason"]) for s in given["steps"]
+        ),
+        solve=None if given["solve"] is None else SolveReport(**given["solve"]),
+        memory=Memory(budget_until_s=memory["budget_until_s"], **kept),
+    )
+
+
+def _forecast(fields: Record) -> Forecast:
+    series = {name: tuple(fields[name]) for name in ("mean_tokens_per_s", "upper_tokens_per_s")}
+    return Forecast(**{**fields, **series})
+
+
+def _limits_to_json(limits: FleetLimits) -> Record:
+    return {
+        "models": list(limits.models),
+        "regions": list(limits.regions),
+        "capacity": [[*key, asdict(capacity)] for key, capacity in limits.capacity.items()],
+        "quota_gpus": [[*key, gpus] for key, gpus in limits.quota_gpus.items()],
+        "min_servers": limits.min_servers,
+    }
+
+
+def _limits_from_json(given: Record) -> FleetLimits:
+    return FleetLimits(
+        models=tuple(given["models"]),
+        regions=tuple(given["regions"]),
+        capacity=MappingProxyType({(m, gpu_type): Capacity(**fields) for m, gpu_type, fields in given["capacity"]}),
+        quota_gpus=MappingProxyType({(region, gpu_type): gpus for region, gpu_type, gpus in given["quota_gpus"]}),
+        min_servers=given["min_servers"],
+    )

@@ -1,0 +1,92 @@
+"""How long one iteration of a server takes, as a function of what is in its batch.
+
+Affine in the KV tokens read, for a fixed batch: a run of decode iterations sums in closed form, so an emulated server
+jumps from one event to the next instead of walking through every iteration.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimeModel:
+    """Iteration latency in seconds; every coefficient is 0 or more.
+
+    step_s = overhead_s + max(weights_s, per_token_s * (prefill_tokens + decode_seqs)) + per_sequence_s * decode_seqs
+             + per_kv_token_s * kv_tokens + per_prefill_pair_s * prefill_pairs
+
+    The max is a roofline (Williams, Waterman, Patterson, CACM 52(4), 2009): the matrices of a layer cost reading their
+    weights or computing their products, whichever is longer. Attention is apart: its cost follows the KV tokens that
+    decoding sequences read, and the query-key pairs of prefill chunks (see `prefill_pairs`).
+
+    A plain dataclass, not a pydantic model, for speed; pydantic validates it all the same as part of a profile.
+    Raises ValueError for a negative or infinite coefficient.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    overhead_s: float
+    weights_s: float
+    per_token_s: float
+    per_sequence_s: float
+    per_kv_token_s: float
+    per_prefill_pair_s: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"step time {field.name}={value}; must be 0 or more, and finite")
+
+    def base_s(self, prefill_tokens: float, decode_seqs: float) -> float:
+        """The part that does not depend on attention: launch, matrices, per-sequence work."""
+        compute_s = self.per_token_s * (prefill_tokens + decode_seqs)
+        weights_s = self.weights_s
+        return self.overhead_s + (compute_s if compute_s > weights_s else weights_s) + self.per_sequence_s * decode_seqs
+
+    def step_s(self, prefill_tokens: float, prefill_pairs: float, decode_seqs: float, kv_tokens: float) -> float:
+        """One iteration that prefills `prefill_tokens` and decodes `decode_seqs` sequences reading `kv_tokens`."""
+        return (
+            self.base_s(prefill_tokens, decode_seqs)
+            + self.per_kv_token_s * kv_tokens
+            + self.per_prefill_pair_s * prefill_pairs
+        )
+
+    def decode_run_s(self, decode_seqs: int, kv_tokens: float, steps: int) -> float:
+        """`steps` iterations that only decode; the first reads `kv_tokens`, each later one `decode_seqs` more."""
+        first_s = self.base_s(0, decode_seqs) + self.per_kv_token_s * kv_tokens
+        growth_s = self.per_kv_token_s * decode_seqs
+        return steps * first_s + growth_s * (0.5 * steps * (steps - 1))
+
+    def decode_steps_within(self, decode_seqs: int, kv_tokens: float, seconds: float) -> int:
+        """The smallest number of decode iterations with `decode_run_s` >= `seconds`; 0 for no time.
+
+        Raises ValueError when iterations take no time at all.
+        """
+        if seconds <= 0:
+            return 0
+        first_s = self.base_s(0, decode_seqs) + self.per_kv_token_s * kv_tokens
+        growth_s = self.per_kv_token_s * decode_seqs
+        # growth/2 n^2 + (first - growth/2) n = seconds, solved in the form that does not cancel for a small growth.
+        linear_s = first_s - 0.5 * growth_s
+        root_s = linear_s + math.sqrt(linear_s * linear_s + 2.0 * growth_s * seconds)
+        if not root_s > 0:
+            raise ValueError(f"{decode_seqs} sequences decode in no time with these coefficients; fit them again")
+        steps = math.ceil(2.0 * seconds / root_s)
+        # The root is rounded; the sum itself decides on which side of a boundary `seconds` lies.
+        while steps > 0 and self.decode_run_s(decode_seqs, kv_tokens, steps - 1) >= seconds:
+            steps -= 1
+        while self.decode_run_s(decode_seqs, kv_tokens, steps) < seconds:
+            steps += 1
+        return steps
+
+
+def prefill_pairs(chunk_tokens: float, context_tokens: float = 0.0) -> float:
+    """Query-key pairs of a prefill chunk that follows `context_tokens` of its prompt, under a causal mask.
+
+    The pairs of a prompt's chunks add up to those of the whole prompt, however it is cut.
+    """
+    return chunk_tokens * (context_tokens + 0.5 * chunk_tokens)

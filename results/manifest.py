@@ -1,0 +1,138 @@
+"""What a run was: enough to repeat it, to price it and to know whether it ended."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from results.atomic_file import replace_text
+from results.schema import SCHEMA_VERSION
+from workloads.request import Tier
+from workloads.slo import Slo
+
+MANIFEST_FILE = "manifest.json"
+
+Status = Literal["waiting", "running", "finished", "interrupted", "failed"]
+
+
+class ManifestError(ValueError):
+    """A manifest that is missing or does not say what a manifest says; the message is one line for the user."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SloRecord(_Record):
+    """A tier's upper limits in seconds; None leaves a latency free."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    deadline_s: float | None = None
+
+    @classmethod
+    def of(cls, slo: Slo) -> Self:
+        return cls(ttft_s=slo.ttft_s, tpot_s=slo.tpot_s, deadline_s=slo.deadline_s)
+
+    def slo(self) -> Slo:
+        return Slo(ttft_s=self.ttft_s, tpot_s=self.tpot_s, deadline_s=self.deadline_s)
+
+
+class Commit(_Record):
+    """The checkout that ran; `dirty` says that tracked files differed from the revision."""
+
+    revision: str
+    dirty: bool
+
+
+class GpuRecord(_Record):
+    """One kind of GPU of the machine, or of the emulated fleet; None where unknown."""
+
+    name: str
+    count: float
+    memory_bytes: int | None = None
+    driver: str | None = None
+
+
+class HostFacts(_Record):
+    """The machine, without its name."""
+
+    cores: int
+    ram_bytes: int
+
+
+class Lateness(_Record):
+    """How late the load generator handed requests over, in seconds."""
+
+    p50: float | None
+    p99: float | None
+    max: float | None
+
+
+class PolicyRecord(_Record):
+    """One policy's part of a run. `end_s` is when its run ended, in seconds since its start."""
+
+    status: Status = "waiting"
+    end_s: float | None = None
+    error: str = ""
+    lateness_s: Lateness | None = None
+    digests: dict[str, str] = {}
+
+
+class RunManifest(_Record):
+    """The whole of manifest.json. Wall-clock times are UTC and part of no digest.
+
+    `offered_requests` is the number of requests of the workload, the same for every policy; `horizon_s` the time
+    that its arrivals cover. `policies` keeps the order in which they run: the first is what others are compared to.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    scenario: str
+    scenario_sha256: str
+    mode: Literal["virtual", "emulated", "vllm"]
+    seed: int
+    status: Status = "running"
+    error: str = ""
+    started_at: datetime
+    ended_at: datetime | None = None
+    horizon_s: float = Field(gt=0)
+    offered_requests: int = Field(ge=0)
+    slos: dict[Tier, SloRecord]
+    start_state: dict[str, int] = {}
+    usd_per_gpu_h: dict[str, float] = {}
+    policies: dict[str, PolicyRecord]
+    commit: Commit | None = None
+    versions: dict[str, str] = {}
+    gpus: tuple[GpuRecord, ...] = ()
+    host: HostFacts | None = None
+
+    def tier_slos(self) -> dict[Tier, Slo]:
+        return {tier: record.slo() for tier, record in self.slos.items()}
+
+    def with_policy(self, name: str, record: PolicyRecord) -> Self:
+        """This manifest with `record` in the place of the policy's present one. Raises KeyError for a new name."""
+        if name not in self.policies:
+            raise KeyError(name)
+        return self.model_copy(update={"policies": {**self.policies, name: record}})
+
+    def ended(self, status: Status, error: str = "") -> Self:
+        """This manifest at the end of the run, which is now."""
+        return self.model_copy(update={"status": status, "error": error, "ended_at": datetime.now(UTC)})
+
+    def write(self, folder: Path) -> None:
+        """Put it in the place of RUN/manifest.json, whole or not at all."""
+        replace_text(folder / MANIFEST_FILE, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Raises ManifestError naming the file and its first fault."""
+        path = folder / MANIFEST_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ManifestError(f"{folder} holds no {MANIFEST_FILE}; give the folder of a `testbed run`") from None
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(key) for key in fault["loc"]) or "the file"
+            raise ManifestError(f"{path}: {where}: {fault['msg']}; it was written by another version?") from None

@@ -1,0 +1,126 @@
+"""A table that grows in parts while a run goes on and becomes one file at its end.
+
+`NAME.parts/part-00000.parquet` ... are each whole Parquet files, so that a run killed at any moment leaves a table
+that reads up to its last flush. `close` merges them into `NAME.parquet`, one row group at a time.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.atomic_file import replace_file
+from results.schema import Table
+
+# A part that was flushed early goes on growing up to here: a day flushed every second leaves dozens of parts, not
+# 86,400, while rewriting one stays a matter of milliseconds.
+GROWING_PART_ROWS = 10_000
+
+
+class TableWriter:
+    """Buffers rows in one flat list and writes them as parts of at most `part_rows` rows.
+
+    Raises FileExistsError when the folder already holds this table, ValueError for `part_rows` below 1.
+    """
+
+    def __init__(self, folder: Path, table: Table, part_rows: int) -> None:
+        if part_rows < 1:
+            raise ValueError(f"part_rows={part_rows}; must be at least 1")
+        self._table = table
+        self._file = folder / f"{table.name}.parquet"
+        self._parts = folder / f"{table.name}.parts"
+        if self._file.exists() or self._parts.exists():
+            raise FileExistsError(f"{folder} already holds the table {table.name}; give the run a new folder")
+        self._parts.mkdir(parents=True)
+        self._width = len(table.columns)
+        self._limit = part_rows * self._width
+        self._growing_rows = min(part_rows, GROWING_PART_ROWS)
+        # Values of all columns in turn: no object per row is kept, and a column is one strided slice.
+        self._values: list[Any] = []
+        self._growing: list[pa.RecordBatch] = []
+        self._part = 0
+
+    def row(self, values: tuple[Any, ...]) -> None:
+        """Add one row: one value per column, in the order of the schema."""
+        self._values.extend(values)
+        if len(self._values) >= self._limit:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put every row given so far on disk. Raises OSError (disk full) with the rows still held."""
+        if not self._values:
+            return
+        batch = _record_batch(self._values, self._width, self._table.schema)
+        batches = [*self._growing, batch]
+        part = self._parts / f"part-{self._part:05d}.parquet"
+        replace_file(part, lambda temporary: _write(temporary, batches, self._table.schema))
+        self._values.clear()
+        if sum(b.num_rows for b in batches) >= self._growing_rows:
+            self._growing = []
+            self._part += 1
+        else:
+            self._growing = batches
+
+    def close(self) -> None:
+        """Merge the parts into the one file and remove them; twice is harmless."""
+        if not self._parts.exists():
+            return
+        self.flush()
+        batches = _batches(part_files(self._parts), None)
+        replace_file(self._file, lambda temporary: _write(temporary, batches, self._table.schema))
+        shutil.rmtree(self._parts)
+
+
+def part_files(parts: Path) -> list[Path]:
+    """The whole parts of a parts folder in the order written."""
+    return sorted(parts.glob("part-*.parquet"), key=lambda path: int(path.stem.removeprefix("part-")))
+
+
+def table_files(folder: Path, table: Table) -> list[Path]:
+    """The files that hold `table`, merged or in parts; [] when it was never begun."""
+    merged = folder / f"{table.name}.parquet"
+    # Killed between the merge and the removal of the parts, both are there: the merged file is whole.
+    return [merged] if merged.exists() else part_files(folder / f"{table.name}.parts")
+
+
+def table_batches(folder: Path, table: Table, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of `table` in the order recorded, batch by batch, in flat memory."""
+    yield from _batches(table_files(folder, table), columns)
+
+
+def _batches(files: Sequence[Path], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(columns=None if columns is None else list(columns))
+
+
+def _record_batch(values: list[Any], width: int, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = []
+    for index, field in enumerate(schema):
+        column = values[index::width]
+        if pa.types.is_dictionary(field.type):
+            arrays.append(pa.array(column, field.type.value_type).dictionary_encode())
+        else:
+            arrays.append(pa.array(column, field.type))
+    return pa.record_batch(arrays, schema=schema)
+
+
+# Rows of a row group of the merged file: what a reader holds at a time.
+_ROW_GROUP_ROWS = 131_072
+
+
+def _write(path: Path, batches: Iterator[pa.RecordBatch] | list[pa.RecordBatch], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        waiting: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in batches:
+            waiting.append(batch)
+            rows += batch.num_rows
+            if rows >= _ROW_GROUP_ROWS:
+                writer.write_table(pa.Table.from_batches(waiting, schema))
+                waiting, rows = [], 0
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting, schema))

@@ -1,0 +1,101 @@
+"""A run folder, read: manifest, tables and decisions, whether the run ended or was killed half-way."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from results.manifest import RunManifest
+from results.parts import table_batches
+from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, POOLS, SERVERS, Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFolder:
+    """RUN/<policy>. A table that was never begun reads as empty."""
+
+    name: str
+    path: Path
+
+    def completions(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Columns of results.schema.COMPLETIONS; strings as categories, null as NaN."""
+        return self._frame(COMPLETIONS, columns)
+
+    def servers(self) -> pd.DataFrame:
+        return self._frame(SERVERS, None)
+
+    def gauges(self) -> pd.DataFrame:
+        return self._frame(GAUGES, None)
+
+    def pools(self) -> pd.DataFrame:
+        return self._frame(POOLS, None)
+
+    def batches(self, table: Table) -> Iterator[pa.RecordBatch]:
+        """The rows of a table in the order recorded, in flat memory."""
+        return table_batches(self.path, table)
+
+    def decisions(self) -> Iterator[dict[str, Any]]:
+        """The decisions in order, leaving out lines that a kill tore (`torn_decisions` counts them)."""
+        return (record for record in self._decision_lines() if record is not None)
+
+    def torn_decisions(self) -> int:
+        """Lines of decisions.jsonl that are no JSON object; 1 after a kill in the middle of a line, otherwise 0."""
+        return sum(record is None for record in self._decision_lines())
+
+    def _frame(self, table: Table, columns: Sequence[str] | None) -> pd.DataFrame:
+        schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
+        rows = pa.Table.from_batches(table_batches(self.path, table, columns), schema.remove_metadata())
+        frame: pd.DataFrame = rows.unify_dictionaries().to_pandas()
+        return frame
+
+    def _decision_lines(self) -> Iterator[dict[str, Any] | None]:
+        path = self.path / DECISIONS_FILE
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    record = None
+                yield record if isinstance(record, dict) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """RUN: what `testbed run` wrote."""
+
+    path: Path
+    manifest: RunManifest
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open a run, ended or killed. Raises ManifestError when `path` is not the folder of a run."""
+        return cls(path=path, manifest=RunManifest.read(path))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to its end; a killed one still says `running`."""
+        return self.manifest.status == "finished"
+
+    def policy(self, name: str) -> PolicyFolder:
+        """The folder of a policy of this run. Raises KeyError for another name."""
+        if name not in self.manifest.policies:
+            raise KeyError(f"{name}: this run has {', '.join(self.manifest.policies)}")
+        return PolicyFolder(name=name, path=policy_path(self.path, name))
+
+    def policies(self) -> tuple[PolicyFolder, ...]:
+        """The policies that have begun, in the order of the manifest."""
+        folders = (self.policy(name) for name in self.manifest.policies)
+        return tuple(folder for folder in folders if folder.path.is_dir())
+
+
+def policy_path(run: Path, name: str) -> Path:
+    """Where a policy's tables lie. Raises ValueError for a name that is no plain folder name."""
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ValueError(f"policy name {name!r} cannot name a folder; use letters, digits and -")
+    return run / name

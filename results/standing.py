@@ -1,0 +1,85 @@
+"""Servers standing over time: who held how many GPUs, in which state, from when to when."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+
+# A server holds its GPUs in these states. A sleeping one has given back memory, not its GPUs.
+HOLDING = ("STARTING", "READY", "SLEEPING", "DRAINING", "STOPPING")
+# Held without serving new requests, because the fleet is changing.
+WASTED = ("STARTING", "DRAINING", "STOPPING")
+_LEAVING = ("DRAINING", "STOPPING")
+
+
+def server_intervals(servers: pd.DataFrame, end_s: float) -> pd.DataFrame:
+    """One row per stay of a server in a state that holds GPUs, within the run.
+
+    `servers` are rows of results.schema.SERVERS; a state lasts until the server's next row, the last one until
+    `end_s`. Time before 0 and after `end_s` is cut away; what is left of no length is left out. Columns: server_id,
+    model, region, gpu_type, state, gpus, from_s, to_s.
+    """
+    ordered = servers.iloc[np.lexsort((np.arange(len(servers)), servers["at_s"], servers["server_id"].cat.codes))]
+    at_s = ordered["at_s"].to_numpy(np.float64)
+    names = ordered["server_id"].cat.codes.to_numpy()
+    until_s = np.full(len(ordered), end_s)
+    same = names[1:] == names[:-1]
+    until_s[:-1][same] = at_s[1:][same]
+    intervals = ordered.drop(columns=["at_s", "reason"]).assign(
+        from_s=np.clip(at_s, 0.0, end_s), to_s=np.clip(until_s, 0.0, end_s)
+    )
+    kept = (intervals["to_s"] > intervals["from_s"]) & intervals["state"].isin(HOLDING)
+    return intervals[kept].reset_index(drop=True)
+
+
+def gpu_hours(intervals: pd.DataFrame) -> pd.Series:
+    """GPU-hours of each interval."""
+    return (intervals["to_s"] - intervals["from_s"]) * intervals["gpus"] / 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingActions:
+    """Servers started (after the start state), told to leave, and failed, within the run."""
+
+    starts: int
+    stops: int
+    failures: int
+
+
+def scaling_actions(servers: pd.DataFrame, end_s: float) -> ScalingActions:
+    """Counted from rows of results.schema.SERVERS.
+
+    The start state is no action: a server STARTING before 0, or READY by 0. A stop is a server's first row that
+    leaves (DRAINING or STOPPING) before `end_s`; what the end of the run stops is none.
+    """
+    starts = stops = failures = 0
+    for _, rows in servers.groupby("server_id", observed=True, sort=False):
+        states = rows["state"].tolist()
+        times = rows["at_s"].tolist()
+        for index, (state, at_s) in enumerate(zip(states, times, strict=True)):
+            if not 0 <= at_s < end_s:
+                continue
+            ends_s = times[index + 1] if index + 1 < len(times) else end_s
+            starts += state == "STARTING" and ends_s > 0
+            stops += state in _LEAVING and not (index and states[index - 1] in _LEAVING)
+            failures += state == "FAILED"
+    return ScalingActions(starts=starts, stops=stops, failures=failures)
+
+
+def mean_standing(intervals: pd.DataFrame, edges_s: Floats, weight: Sequence[float] | Floats | None = None) -> Floats:
+    """Time-average of the weight standing (servers, when no weight is given) in each bin between `edges_s`."""
+    each = np.ones(len(intervals)) if weight is None else np.asarray(weight, dtype=np.float64)
+    total = np.zeros(len(edges_s))
+    # The integral of a step function up to t: weight x (time since it began), less that since it ended.
+    for column, sign in (("from_s", 1.0), ("to_s", -1.0)):
+        order = np.argsort(intervals[column].to_numpy(np.float64), kind="stable")
+        times = intervals[column].to_numpy(np.float64)[order]
+        sums = np.concatenate(([0.0], np.cumsum(each[order])))
+        moments = np.concatenate(([0.0], np.cumsum(each[order] * times)))
+        passed = np.searchsorted(times, edges_s, side="right")
+        total += sign * (sums[passed] * edges_s - moments[passed])
+    return np.maximum(np.diff(total) / np.diff(edges_s), 0.0)

@@ -1,0 +1,240 @@
+"""From the tables of a run to its summary."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from controller.types import Pool
+from results.accuracy import ForecastError, forecast_error
+from results.decisions import DecisionLog
+from results.demand import interactive, token_stream
+from results.digest import content_digest
+from results.manifest import Lateness, PolicyRecord, RunManifest, Status
+from results.metrics import (
+    METRIC_COLUMNS,
+    Floats,
+    Latencies,
+    Mask,
+    is_outcome,
+    is_tier,
+    latencies,
+    percentiles,
+    slo_met,
+)
+from results.policy_tables import PolicyTables, read_tables
+from results.run_folder import PolicyFolder, RunFolder
+from results.standing import WASTED, gpu_hours, scaling_actions, server_intervals
+from results.summary import (
+    Attainment,
+    Decisions,
+    GpuHours,
+    Loss,
+    NiwDeadlines,
+    PolicySummary,
+    RequestCounts,
+    RunSummary,
+    Scaling,
+    Spread,
+    Tokens,
+)
+from workloads.completion import Outcome
+from workloads.request import Tier
+
+
+def summarise(run: RunFolder) -> RunSummary:
+    """The summary of every policy that has begun, from the tables and the manifest alone."""
+    manifest = run.manifest
+    return run_summary(
+        manifest,
+        {
+            folder.name: summarise_policy(manifest, read_tables(folder, manifest.policies[folder.name]))
+            for folder in run.policies()
+        },
+    )
+
+
+def run_summary(manifest: RunManifest, policies: dict[str, PolicySummary]) -> RunSummary:
+    return RunSummary(
+        scenario=manifest.scenario,
+        mode=manifest.mode,
+        seed=manifest.seed,
+        status=manifest.status,
+        horizon_s=manifest.horizon_s,
+        policies=policies,
+    )
+
+
+def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySummary:
+    """One policy's summary."""
+    record, completions, log, end_s = tables.record, tables.completions, tables.log, tables.end_s
+    taken = latencies(completions)
+    completed = is_outcome(completions, Outcome.COMPLETED)
+    met = slo_met(completions, taken, manifest.tier_slos())
+    offered_s = manifest.horizon_s if record.status == "finished" else min(manifest.horizon_s, end_s)
+    hours = _gpu_hours(tables.servers, end_s)
+    actions = scaling_actions(tables.servers, end_s)
+    errors = _forecast_errors(completions, log, end_s)
+    return PolicySummary(
+        status=record.status,
+        end_s=end_s,
+        requests=_request_counts(completions, manifest.offered_requests),
+        gpu_hours=hours,
+        usd=_usd(hours, manifest.usd_per_gpu_h),
+        slo_attainment=_attainment(completions, met),
+        goodput_requests_per_s=int(met.sum()) / offered_s if offered_s > 0 else 0.0,
+        niw=_niw_deadlines(completions, completed),
+        tokens=_tokens(completions),
+        ttft_s=_spread(completions, taken.ttft_s, completed),
+        tpot_s=_spread(completions, taken.tpot_s, completed),
+        e2e_s=_spread(completions, taken.e2e_s, completed),
+        lateness_s=_lateness(completions, taken),
+        losses=_losses(completions[~completed]),
+        scaling=Scaling(starts=actions.starts, stops=actions.stops, failures=actions.failures),
+        decisions=_decisions(log, tables.torn_decisions),
+        forecast_error=errors.pop("", None),
+        forecast_error_by_model=errors,
+    )
+
+
+def policy_record(folder: PolicyFolder, *, status: Status, end_s: float | None, error: str = "") -> PolicyRecord:
+    """What the manifest says of a policy at its end: digests and lateness, from the closed tables."""
+    completions = folder.completions(METRIC_COLUMNS)
+    return PolicyRecord(
+        status=status,
+        end_s=end_s,
+        error=error,
+        lateness_s=_lateness(completions, latencies(completions)),
+        digests=content_digest(folder),
+    )
+
+
+def _request_counts(completions: pd.DataFrame, offered: int) -> RequestCounts:
+    ended = completions["outcome"].value_counts().to_dict()
+    return RequestCounts(
+        total=max(offered, len(completions)),
+        completed=ended.get(Outcome.COMPLETED.value, 0),
+        rejected=ended.get(Outcome.REJECTED.value, 0),
+        failed=ended.get(Outcome.FAILED.value, 0),
+        not_recorded=max(0, offered - len(completions)),
+    )
+
+
+def _gpu_hours(servers: pd.DataFrame, end_s: float) -> GpuHours:
+    intervals = server_intervals(servers, end_s)
+    hours = gpu_hours(intervals)
+    wasted = intervals["state"].isin(WASTED)
+
+    def by(column: str, of: pd.Series) -> dict[str, float]:
+        sums = of.groupby(intervals[column].astype(str)).sum()
+        return {str(name): float(value) for name, value in sums.sort_index().items()}
+
+    return GpuHours(
+        total=float(hours.sum()),
+        wasted=float(hours[wasted].sum()),
+        by_state=by("state", hours),
+        by_model=by("model", hours),
+        by_region=by("region", hours),
+        by_gpu_type=by("gpu_type", hours),
+        wasted_by_model=by("model", hours.where(wasted, 0.0)),
+    )
+
+
+def _usd(hours: GpuHours, usd_per_gpu_h: dict[str, float]) -> float | None:
+    if any(gpu_type not in usd_per_gpu_h for gpu_type in hours.by_gpu_type):
+        return None
+    return sum(value * usd_per_gpu_h[gpu_type] for gpu_type, value in hours.by_gpu_type.items())
+
+
+def _tiers(completions: pd.DataFrame) -> dict[str, Mask]:
+    return {tier.value: mask for tier in Tier if (mask := is_tier(completions, tier)).any()}
+
+
+def _models(completions: pd.DataFrame) -> dict[str, Mask]:
+    return {
+        name: np.asarray(completions["model"] == name) for name in sorted(completions["model"].astype(str).unique())
+    }
+
+
+def _attainment(completions: pd.DataFrame, met: Mask) -> Attainment:
+    def share(mask: Mask) -> float | None:
+        return int(met[mask].sum()) / int(mask.sum()) if mask.any() else None
+
+    return Attainment(
+        all=share(np.ones(len(met), dtype=np.bool_)),
+        by_tier={name: share(mask) for name, mask in _tiers(completions).items()},
+        by_model={name: share(mask) for name, mask in _models(completions).items()},
+    )
+
+
+def _spread(completions: pd.DataFrame, values: Floats, completed: Mask) -> Spread:
+    tiers, models = _tiers(completions), _models(completions)
+    return Spread(
+        all=percentiles(values[completed]),
+        by_tier={tier: percentiles(values[completed & mask]) for tier, mask in tiers.items()},
+        by_model={model: percentiles(values[completed & mask]) for model, mask in models.items()},
+        by_tier_and_model={
+            tier: {model: percentiles(values[completed & mask & models[model]]) for model in models}
+            for tier, mask in tiers.items()
+        },
+    )
+
+
+def _niw_deadlines(completions: pd.DataFrame, completed: Mask) -> NiwDeadlines:
+    niw = is_tier(completions, Tier.NIW)
+    # A comparison with NaN is false: a request without a deadline cannot be late.
+    late = completions["last_token_s"].to_numpy(np.float64) > completions["deadline_s"].to_numpy(np.float64)
+    return NiwDeadlines(total=int(niw.sum()), before_deadline=int((niw & completed & ~late).sum()))
+
+
+def _tokens(completions: pd.DataFrame) -> Tokens:
+    def total(column: str) -> int:
+        return int(completions[column].sum())
+
+    return Tokens(prompt=total("prompt_tokens"), output=total("output_tokens"), cached=total("cached_tokens"))
+
+
+def _lateness(completions: pd.DataFrame, taken: Latencies) -> Lateness:
+    # A rejected request was never sent; its sent_s is when it was given up, which is no fault of the generator.
+    sent = taken.lateness_s[~is_outcome(completions, Outcome.REJECTED)]
+    spread = percentiles(sent)
+    latest = float(np.max(sent)) if len(sent) else None
+    return Lateness(p50=spread.p50, p99=spread.p99, max=latest)
+
+
+def _losses(lost: pd.DataFrame) -> tuple[Loss, ...]:
+    keys = (lost[name].astype(str) for name in ("outcome", "reason", "tier", "model"))
+    rows = [
+        Loss(outcome=outcome, reason=reason, tier=tier, model=model, requests=requests)
+        for (outcome, reason, tier, model), requests in Counter(zip(*keys, strict=True)).items()
+    ]
+    return tuple(sorted(rows, key=lambda loss: (-loss.requests, loss.outcome, loss.reason, loss.tier, loss.model)))
+
+
+def _decisions(log: DecisionLog, torn: int) -> Decisions:
+    terminations = [decision.solve.termination for decision in log.decisions if decision.solve is not None]
+    return Decisions(
+        total=len(log.decisions),
+        steps=sum(len(decision.steps) for decision in log.decisions),
+        solves={name: terminations.count(name) for name in sorted(set(terminations))},
+        forecast_methods=log.forecast_methods(),
+        torn=torn,
+        unread=log.unread,
+    )
+
+
+def _forecast_errors(completions: pd.DataFrame, log: DecisionLog, end_s: float) -> dict[str, ForecastError]:
+    """By model, and of all under ""; empty when nothing was forecast."""
+    forecasts = list(log.forecasts())
+    if not forecasts:
+        return {}
+    asked = interactive(completions)
+    observed = {
+        Pool(str(model), str(region)): token_stream(rows)
+        for (model, region), rows in asked.groupby(["model", "region"], observed=True)
+    }
+
+    errors = {"": forecast_error(forecasts, observed, end_s)}
+    for model in sorted({pool.model for pool, _ in forecasts}):
+        errors[model] = forecast_error([pair for pair in forecasts if pair[0].model == model], observed, end_s)
+    return errors

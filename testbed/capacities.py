@@ -1,0 +1,122 @@
+"""From profiles to what the controller plans with: theta, GPUs and start-up time per model and GPU type."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controller.types import Capacity, FleetLimits
+from profiler.capacity import Theta, theta_tokens_per_s
+from profiler.profile import ServerProfile, load_profile
+from testbed.offered_load import LengthMix
+from testbed.scenario import Mode, ModelConfig, Scenario, ScenarioError
+from workloads.request import Tier
+from workloads.slo import Slo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCapacity:
+    """One model on one GPU type: its profile, what a server sustains, and what utilisation divides by.
+
+    `slo_tokens`: prompt and output tokens in flight when a server runs at theta.
+    """
+
+    profile: ServerProfile
+    theta: Theta
+    slo_tokens: float
+
+
+def load_profiles(scenario: Scenario) -> dict[tuple[str, str], ServerProfile]:
+    """Profiles by (model, gpu_type). Raises ScenarioError naming the key of a profile that is missing or unreadable."""
+    profiles = {}
+    for name, model in scenario.models.items():
+        for gpu_type, profile in model.profiles.items():
+            try:
+                profiles[(name, gpu_type)] = load_profile(profile)
+            except (ValueError, OSError) as error:
+                raise ScenarioError(f"models.{name}.profiles.{gpu_type}: {error}") from error
+    return profiles
+
+
+def capacities(
+    scenario: Scenario, profiles: Mapping[tuple[str, str], ServerProfile], mix: Mapping[str, LengthMix]
+) -> dict[tuple[str, str], ModelCapacity]:
+    """By (model, gpu_type), for the length mix given. Raises ScenarioError where a model cannot meet its SLO at all."""
+    slos = scenario.slos()
+    found = {}
+    for (name, gpu_type), profile in profiles.items():
+        lengths = mix.get(name)
+        if lengths is None:
+            continue
+        strictest = strictest_slo(slos, lengths.tiers)
+        try:
+            theta = theta_tokens_per_s(
+                served_profile(profile, scenario.models[name]),
+                lengths.prompt_mean,
+                lengths.output_mean,
+                strictest.ttft_s,
+                strictest.tpot_s,
+                prompt_cv=lengths.prompt_cv,
+                output_cv=lengths.output_cv,
+                extrapolate=scenario.capacity.extrapolate,
+            )
+        except ValueError as error:
+            raise ScenarioError(f"models.{name}.profiles.{gpu_type}: {error}") from error
+        per_request = lengths.prompt_mean + lengths.output_mean
+        found[(name, gpu_type)] = ModelCapacity(
+            profile=profile, theta=theta, slo_tokens=theta.concurrency * per_request
+        )
+    return found
+
+
+def served_profile(profile: ServerProfile, model: ModelConfig) -> ServerProfile:
+    """The profile with the batch limits that the scenario starts its servers with."""
+    engine = profile.engine.model_copy(
+        update={
+            "max_num_seqs": model.max_num_seqs,
+            "max_num_batched_tokens": model.max_num_batched_tokens,
+            "max_model_len": model.max_model_len or profile.engine.max_model_len,
+        }
+    )
+    return profile.model_copy(update={"engine": engine})
+
+
+def strictest_slo(slos: Mapping[Tier, Slo], tiers: frozenset[Tier]) -> Slo:
+    """The least of each limit over the tiers that occur; None where none of them has it."""
+    present = [slos[tier] for tier in tiers]
+    ttft_s = [slo.ttft_s for slo in present if slo.ttft_s is not None]
+    tpot_s = [slo.tpot_s for slo in present if slo.tpot_s is not None]
+    return Slo(ttft_s=min(ttft_s, default=None), tpot_s=min(tpot_s, default=None))
+
+
+def fleet_limits(scenario: Scenario, found: Mapping[tuple[str, str], ModelCapacity]) -> FleetLimits:
+    """What the controller plans with. In vllm mode too the start-up times are those of the profiles."""
+    return FleetLimits(
+        models=tuple(scenario.models),
+        regions=tuple(scenario.regions),
+        capacity={
+            (name, gpu_type): Capacity(
+                theta_tokens_per_s=capacity.theta.theta_tokens_per_s * scenario.capacity.utilisation,
+                gpus=scenario.models[name].gpus,
+                start_s=start_s(scenario.models[name], capacity.profile, scenario.mode),
+                usd_per_gpu_h=scenario.gpu_types[gpu_type].usd_per_gpu_h if gpu_type in scenario.gpu_types else 0.0,
+            )
+            for (name, gpu_type), capacity in found.items()
+        },
+        quota_gpus={
+            (region, gpu_type): gpus
+            for region, config in scenario.regions.items()
+            for gpu_type, gpus in config.gpus.items()
+        },
+        min_servers=scenario.min_servers,
+    )
+
+
+def start_s(model: ModelConfig, profile: ServerProfile, mode: Mode) -> float:
+    """From the command to READY: the scenario's value for emulated servers, else the profile's, warm before cold."""
+    if model.start_s is not None and mode is not Mode.VLLM:
+        return model.start_s
+    return profile.lifecycle.warm_start_s or profile.lifecycle.cold_start_s or 0.0
+
+
+def stop_s(model: ModelConfig, profile: ServerProfile) -> float:
+    """From SIGTERM to free GPUs, of an emulated server: the scenario's value, else the profile's."""
+    return (profile.lifecycle.stop_s or 0.0) if model.stop_s is None else model.stop_s

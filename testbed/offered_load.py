@@ -1,0 +1,99 @@
+"""A scenario's workload: what will be asked, and what was seen before it began."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from controller.history import Key, Series
+from testbed.scenario import Scenario, ScenarioError
+from testbed.strict import nearest
+from workloads.demand import demand_series
+from workloads.request import Tier
+from workloads.synthesis import synthesise
+from workloads.trace import Trace
+from workloads.trace_checks import TraceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthMix:
+    """Means and coefficients of variation of one model's prompt and output tokens, and the tiers it is asked in."""
+
+    prompt_mean: float
+    prompt_cv: float
+    output_mean: float
+    output_cv: float
+    tiers: frozenset[Tier]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedLoad:
+    """The trace to replay, and tokens/s per bin before time 0 by (model, region of origin)."""
+
+    trace: Trace
+    interactive_before: Mapping[Key, Series]
+    niw_before: Mapping[Key, Series]
+    mix: Mapping[str, LengthMix]
+
+
+def offered_load(scenario: Scenario, scenario_path: Path) -> OfferedLoad:
+    """The same scenario and seed give the same load. Raises ScenarioError for a trace that does not fit."""
+    if scenario.workload.trace is not None:
+        return _from_file(scenario, scenario_path.parent / scenario.workload.trace)
+    workload = scenario.workload.synthetic
+    assert workload is not None, "a workload is synthetic or a trace"
+    trace = synthesise(workload, scenario.seed)
+    _check_bins(scenario)
+    keys = [(model, region) for model in scenario.models for region in scenario.regions]
+    if scenario.workload.history_h == 0:
+        return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=_mix(trace))
+    history = synthesise(workload, scenario.seed, from_h=-scenario.workload.history_h, to_h=0.0)
+    before = demand_series(history, scenario.demand_bin_s, 0.0, history.horizon_s, pools=keys)
+    # The mix comes from the past alone: what a controller could have known.
+    return OfferedLoad(
+        trace=trace,
+        interactive_before=before.interactive,
+        niw_before=before.niw,
+        mix={**_mix(trace), **_mix(history)},
+    )
+
+
+def _check_bins(scenario: Scenario) -> None:
+    workload = scenario.workload.synthetic
+    assert workload is not None
+    history_s = workload.seconds(scenario.workload.history_h)
+    if abs(history_s / scenario.demand_bin_s - round(history_s / scenario.demand_bin_s)) > 1e-6:
+        raise ScenarioError(
+            f"workload.history_h covers {history_s:g} s, which is no multiple of demand_bin_s {scenario.demand_bin_s:g}"
+        )
+
+
+def _from_file(scenario: Scenario, path: Path) -> OfferedLoad:
+    try:
+        trace = Trace.read(path)
+    except FileNotFoundError as error:
+        raise ScenarioError(f"workload.trace: no file {path}; make one with `testbed trace make`") from error
+    except TraceError as error:
+        raise ScenarioError(f"workload.trace: {error}") from error
+    for column, known in (("model", scenario.models), ("region", scenario.regions)):
+        for name in trace.labels(column).names:
+            if name not in known:
+                raise ScenarioError(f"workload.trace {path.name}: no {column} {name!r} here{nearest(name, known)}")
+    return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=_mix(trace))
+
+
+def _mix(trace: Trace) -> dict[str, LengthMix]:
+    models, tiers = trace.labels("model"), trace.labels("tier")
+    prompt, output = trace.numbers("prompt_tokens"), trace.numbers("output_tokens")
+    mixes = {}
+    for name in models.names:
+        rows = models.rows(name)
+        mixes[name] = LengthMix(
+            prompt_mean=float(np.mean(prompt[rows])),
+            prompt_cv=float(np.std(prompt[rows]) / np.mean(prompt[rows])),
+            output_mean=float(np.mean(output[rows])),
+            output_cv=float(np.std(output[rows]) / np.mean(output[rows])),
+            tiers=frozenset(Tier(tiers.names[code]) for code in np.unique(tiers.codes[rows])),
+        )
+    return mixes

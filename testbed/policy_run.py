@@ -1,0 +1,305 @@
+"""One policy's run of a workload, from the first server to the last completion: the same in all three modes."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.niw import NiwRules
+from controller.records import encode
+from controller.types import FleetLimits, Placement, Policy, Pool
+from results.recorder import RunRecorder
+from testbed.demand_meter import DemandMeter
+from testbed.fleet import ServerFleet
+from testbed.niw_queue import NiwQueue
+from testbed.offered_load import OfferedLoad
+from testbed.router import Router
+from testbed.scenario import Scenario
+from testbed.server import Server, ServerState
+from testbed.server_sources import ServerSource
+from workloads.clock import RunClock
+from workloads.completion import Completion, Outcome
+from workloads.replay import Replay, ReplayReport
+from workloads.request import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What every policy of a run shares: the scenario, its workload, its limits, and where servers come from.
+
+    `flush_every_s` puts records on disk that often; None leaves it to their number.
+    """
+
+    scenario: Scenario
+    load: OfferedLoad
+    limits: FleetLimits
+    source: ServerSource
+    flush_every_s: float | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a policy's run has come, for whoever shows it. Read at any moment; written by the run alone."""
+
+    policy: str
+    horizon_s: float
+    offered: int
+    now_s: float = 0.0
+    arrived: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    niw_queued: int = 0
+    servers: dict[tuple[str, ServerState], int] = field(default_factory=dict)
+    gpus: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> int:
+        return sum(self.outcomes.values())
+
+
+class PolicyRun:
+    """Runs one policy and records it. `run` returns at the end of the run in seconds; every request has ended then.
+
+    When cancelled it stops every server, and what was in flight is recorded as failed.
+    """
+
+    def __init__(
+        self, setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path
+    ) -> None:
+        scenario, limits = setting.scenario, setting.limits
+        self._setting = setting
+        self._policy = policy
+        self._recorder = recorder
+        self._progress = progress
+        self._folder = folder
+        self._clock = RunClock()
+        self._recorded_until_s: float | None = None
+        self._requests = asyncio.TaskGroup()
+        self._placement_of: dict[str, Placement] = {}
+        self._before_start: list[tuple[float, str, ServerState, str]] = []
+        self._started = False
+        self._main: asyncio.Task[object] | None = None
+        preferred = {region: scenario.preferred_regions(region) for region in limits.regions}
+        pools = tuple(Pool(model, region) for model in limits.models for region in limits.regions)
+        self._meter = DemandMeter(
+            pools,
+            bin_s=scenario.demand_bin_s,
+            interactive_before=setting.load.interactive_before,
+            niw_before=setting.load.niw_before,
+        )
+        self._router = Router(
+            clock=self._clock,
+            pools=pools,
+            preferred=preferred,
+            region_threshold=scenario.router.region_threshold,
+            no_server_timeout_s=scenario.router.no_server_timeout_s,
+            request_timeout_s=scenario.request_timeout_s,
+            on_end=self._ended,
+            on_room=self._has_room,
+        )
+        self._niw_queue = NiwQueue(
+            NiwRules(
+                take_one_below=scenario.niw.take_one_below,
+                take_two_below=scenario.niw.take_two_below,
+                promote_after_s=scenario.niw.promote_after_s,
+            ),
+            clock=self._clock,
+            models=limits.models,
+            preferred=preferred,
+            utilisation=self._router.utilisation,
+            release=self._serve,
+        )
+        self._fleet = ServerFleet(
+            clock=self._clock,
+            limits=limits,
+            slots=setting.source.slots(),
+            make_server=self._make_server,
+            router=self._router,
+            niw_queue=self._niw_queue,
+            meter=self._meter,
+            capacity_tokens=setting.source.capacity_tokens,
+            drain_s=scenario.drain_s,
+        )
+        self._replay = Replay(setting.load.trace.requests(), self._arrived, self._clock)
+
+    @property
+    def failures(self) -> tuple[Exception, ...]:
+        """Servers that could not start or died, in order."""
+        return tuple(self._fleet.failures)
+
+    def replay_report(self) -> ReplayReport:
+        return self._replay.report()
+
+    async def run(self) -> float:
+        """Start the initial servers, replay, decide, and stop everything. Returns the end in seconds.
+
+        Raises ServerError when an initial server does not start.
+        """
+        self._main = asyncio.current_task()
+        scenario = self._setting.scenario
+        async with self._fleet:
+            try:
+                await self._fleet.start_initial(
+                    {Placement(*key): count for key, count in scenario.initial_counts().items()}
+                )
+            finally:
+                self._start_clock()
+            async with asyncio.TaskGroup() as background:
+                tasks = [
+                    background.create_task(self._decide_forever(), name="controller"),
+                    background.create_task(self._niw_queue.promote(), name="NIW queue"),
+                    background.create_task(self._sample_forever(), name="gauges"),
+                    background.create_task(self._flush_forever(), name="records"),
+                ]
+                await self._serve_all()
+                await self._clock.sleep_until(self._setting.load.trace.horizon_s)
+                for task in tasks:
+                    task.cancel()
+            return self._clock.now_s()
+
+    def _start_clock(self) -> None:
+        """Time 0 is when the initial servers are READY; what they did until then lies before it."""
+        before_s = self._clock.now_s()
+        self._clock.start()
+        for at_s, server_id, state, reason in self._before_start:
+            self._record_state(at_s - before_s, server_id, state, reason)
+        self._started = True
+
+    async def _serve_all(self) -> None:
+        """Replay the workload and wait until every request has ended, `grace_s` after its horizon at most."""
+        last_s = self._setting.load.trace.horizon_s + self._setting.scenario.grace_s
+        try:
+            async with asyncio.timeout_at(self._clock.loop_time(last_s)), self._requests:
+                await self._replay.run()
+                await self._niw_queue.emptied()
+        except TimeoutError:
+            self._router.ending_because = f"not done {self._setting.scenario.grace_s:g} s after the last arrival"
+        finally:
+            for request in self._niw_queue.drain():
+                self._router.end_unsent(request)
+
+    # Requests.
+
+    def _arrived(self, request: Request) -> None:
+        now_s = self._clock.now_s()
+        self._meter.arrived(request, now_s)
+        self._progress.arrived += 1
+        self._progress.now_s = now_s
+        if request.tier.interactive:
+            self._serve(request, None)
+        else:
+            self._niw_queue.add(request)
+
+    def _has_room(self, pool: Pool) -> None:
+        self._niw_queue.offer(pool)
+
+    def _serve(self, request: Request, pool: Pool | None) -> None:
+        if self._main is not None and self._main.cancelling():
+            # The run is being broken off: a new task would not be.
+            self._router.end_unsent(request)
+        else:
+            self._requests.create_task(self._router.serve(request, pool))
+
+    def _ended(self, completion: Completion) -> None:
+        self._meter.ended(completion, self._clock.now_s())
+        self._recorder.completion(completion)
+        self._progress.outcomes[completion.outcome] += 1
+
+    # Servers.
+
+    def _make_server(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...]) -> Server:
+        self._placement_of[server_id] = placement
+        self._state_changed(server_id, ServerState.STARTING, "")
+        return self._setting.source.make(
+            placement,
+            server_id,
+            gpu_indices,
+            clock=self._clock,
+            on_change=self._state_changed,
+            tasks=self._fleet.tasks,
+            folder=self._folder,
+        )
+
+    def _state_changed(self, server_id: str, state: ServerState, reason: str) -> None:
+        at_s = self._clock.now_s()
+        if self._started:
+            self._record_state(at_s, server_id, state, reason)
+        else:
+            self._before_start.append((at_s, server_id, state, reason))
+        if state is ServerState.FAILED:
+            self._fleet.server_died(server_id)
+
+    def _record_state(self, at_s: float, server_id: str, state: ServerState, reason: str) -> None:
+        placement = self._placement_of[server_id]
+        self._recorder.server_state(
+            at_s=at_s,
+            server_id=server_id,
+            model=placement.model,
+            region=placement.region,
+            gpu_type=placement.gpu_type,
+            gpus=self._setting.limits.capacity[(placement.model, placement.gpu_type)].gpus,
+            state=state,
+            reason=reason,
+        )
+
+    # In the background.
+
+    async def _decide_forever(self) -> None:
+        """The controller: observe, decide, record, apply, wait for the time the plan names."""
+        loop = asyncio.get_running_loop()
+        while True:
+            seen = await self._fleet.observe()
+            # In real time a solver must not hold up the load generator; in virtual time this runs at once.
+            plan = await loop.run_in_executor(None, self._policy.decide, seen)
+            self._recorder.decision(encode(seen, plan, self._recorded_until_s))
+            self._recorded_until_s = seen.demand.until_s
+            await self._fleet.apply(plan)
+            await self._clock.sleep_until(plan.next_decision_s)
+
+    async def _flush_forever(self) -> None:
+        """Put what was recorded on disk every so often, for the case that the testbed is killed."""
+        every_s = self._setting.flush_every_s
+        while every_s is not None:
+            await asyncio.sleep(every_s)
+            self._recorder.flush()
+
+    async def _sample_forever(self) -> None:
+        """Gauges of servers and pools at every `gauge_every_s`."""
+        every_s = self._setting.scenario.gauge_every_s
+        tick = 0
+        while True:
+            await self._sample()
+            tick += 1
+            await self._clock.sleep_until(tick * every_s)
+
+    async def _sample(self) -> None:
+        for member in self._fleet.members:
+            if member.server.state is not ServerState.READY:
+                continue
+            load = await member.server.load()
+            self._recorder.gauge(
+                at_s=load.at_s,
+                server_id=member.server.server_id,
+                model=member.placement.model,
+                region=member.placement.region,
+                num_requests_running=load.num_requests_running,
+                num_requests_waiting=load.num_requests_waiting,
+                kv_cache_usage=load.kv_cache_usage,
+            )
+        seen = await self._fleet.observe()
+        queued = self._niw_queue.queued_by_model()
+        for placement, state in seen.placements.items():
+            self._recorder.pool_gauge(
+                at_s=seen.at_s,
+                model=placement.model,
+                region=placement.region,
+                gpu_type=placement.gpu_type,
+                ready=state.ready,
+                starting=state.starting,
+                draining=state.draining,
+                utilisation=state.utilisation,
+                outstanding_tokens=state.outstanding_tokens,
+                niw_queued=queued[placement.model],
+            )
+        progress = self._progress
+        progress.now_s = seen.at_s
+        progress.niw_queued = sum(queued.values())
+        progress.servers = self._fleet.counts()

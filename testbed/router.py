@@ -1,0 +1,180 @@
+"""Sends every request to a server: region by the 0.70 rule, server by the shortest queue, on counts it owns."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from controller.routing import choose_region, choose_server
+from controller.types import Pool
+from testbed.server import Server
+from workloads.clock import RunClock
+from workloads.completion import Completion, Outcome
+from workloads.request import Request
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A READY server as the router counts it: tokens of the requests it was sent that have not ended."""
+
+    server: Server
+    capacity_tokens: float
+    outstanding_tokens: int = 0
+    open: bool = True
+
+
+@dataclass(slots=True)
+class PoolSeats:
+    """The seats of one pool, and their sums."""
+
+    seats: list[Seat] = field(default_factory=list)
+    capacity_tokens: float = 0.0
+    outstanding_tokens: int = 0
+
+    @property
+    def utilisation(self) -> float:
+        """Tokens in flight over the tokens that fit; infinite with no server."""
+        return self.outstanding_tokens / self.capacity_tokens if self.seats else float("inf")
+
+
+class Router:
+    """Routes requests, counts what is in flight, hands every Completion to `on_end` exactly once.
+
+    `preferred` orders the regions by region of origin. A request that finds no READY server of its model anywhere
+    waits for one, `no_server_timeout_s` at most, and is rejected then. `request_timeout_s` fails a request that
+    takes longer on a server.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: RunClock,
+        pools: tuple[Pool, ...],
+        preferred: Mapping[str, tuple[str, ...]],
+        region_threshold: float,
+        no_server_timeout_s: float,
+        request_timeout_s: float | None,
+        on_end: Callable[[Completion], None],
+        on_room: Callable[[Pool], None],
+    ) -> None:
+        self._clock = clock
+        self._pools = {pool: PoolSeats() for pool in pools}
+        self._preferred = preferred
+        self._threshold = region_threshold
+        self._no_server_timeout_s = no_server_timeout_s
+        self._request_timeout_s = request_timeout_s
+        self._on_end = on_end
+        self._on_room = on_room
+        self._ready: dict[str, asyncio.Event] = {pool.model: asyncio.Event() for pool in pools}
+        self.ending_because = "the run was interrupted"
+
+    # Servers come and go.
+
+    def join(self, pool: Pool, server: Server, capacity_tokens: float) -> None:
+        """A server is READY: requests may go there."""
+        seats = self._pools[pool]
+        seats.seats.append(Seat(server, capacity_tokens))
+        seats.capacity_tokens += capacity_tokens
+        self._ready[pool.model].set()
+        self._on_room(pool)
+
+    def leave(self, pool: Pool, server: Server) -> None:
+        """A server gets no more requests; what it has goes on. Harmless when it is not there."""
+        seats = self._pools[pool]
+        for seat in seats.seats:
+            if seat.server is server:
+                seats.seats.remove(seat)
+                seat.open = False
+                seats.capacity_tokens = sum(s.capacity_tokens for s in seats.seats)
+                seats.outstanding_tokens = sum(s.outstanding_tokens for s in seats.seats)
+                break
+        if not any(self._pools[p].seats for p in self._pools if p.model == pool.model):
+            self._ready[pool.model].clear()
+
+    # What policies and the NIW queue may know.
+
+    def utilisation(self, pool: Pool) -> float:
+        return self._pools[pool].utilisation
+
+    def seats(self, pool: Pool) -> list[Seat]:
+        return self._pools[pool].seats
+
+    # Requests.
+
+    async def serve(self, request: Request, pool: Pool | None = None) -> None:
+        """Carry one request to its end; `pool` fixes where, else the routing rule chooses. Never raises but when
+        cancelled, and then too the request has its Completion."""
+        handed_s = self._clock.now_s()
+        try:
+            if not self._ready[request.model].is_set() and not await self._wait_for_server(request):
+                self._end_unsent(request, handed_s, Outcome.REJECTED, self._no_server(request))
+                return
+            at = pool if pool is not None and self._pools[pool].seats else self._choose_pool(request)
+        except asyncio.CancelledError:
+            self._end_unsent(request, handed_s, Outcome.FAILED, self.ending_because)
+            raise
+        await self._send(request, at, handed_s)
+
+    def _choose_pool(self, request: Request) -> Pool:
+        model = request.model
+        pools = self._pools
+        region = choose_region(
+            self._preferred[request.region],
+            lambda candidate: pools[Pool(model, candidate)].utilisation,
+            self._threshold,
+        )
+        return Pool(model, region)
+
+    async def _send(self, request: Request, pool: Pool, handed_s: float) -> None:
+        seats = self._pools[pool]
+        seat = seats.seats[choose_server([seat.outstanding_tokens for seat in seats.seats])]
+        tokens = request.total_tokens
+        seat.outstanding_tokens += tokens
+        seats.outstanding_tokens += tokens
+        try:
+            async with asyncio.timeout(self._request_timeout_s):
+                completion = await seat.server.send(request)
+        except TimeoutError:
+            reason = f"timeout: not done within {self._request_timeout_s:g} s on server {seat.server.server_id}"
+            completion = self._unfinished(request, handed_s, Outcome.FAILED, reason, seat)
+        except asyncio.CancelledError:
+            self._on_end(self._unfinished(request, handed_s, Outcome.FAILED, self.ending_because, seat))
+            raise
+        finally:
+            seat.outstanding_tokens -= tokens
+            if seat.open:
+                seats.outstanding_tokens -= tokens
+        self._on_end(completion)
+        self._on_room(pool)
+
+    async def _wait_for_server(self, request: Request) -> bool:
+        try:
+            async with asyncio.timeout(self._no_server_timeout_s):
+                await self._ready[request.model].wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _no_server(self, request: Request) -> str:
+        return f"no server of {request.model} was READY within {self._no_server_timeout_s:g} s"
+
+    def end_unsent(self, request: Request) -> None:
+        """A request that waits elsewhere (the NIW queue) when the run ends."""
+        self._end_unsent(request, self._clock.now_s(), Outcome.FAILED, self.ending_because)
+
+    def _end_unsent(self, request: Request, handed_s: float, outcome: Outcome, reason: str) -> None:
+        self._on_end(self._unfinished(request, handed_s, outcome, reason, None))
+
+    def _unfinished(
+        self, request: Request, sent_s: float, outcome: Outcome, reason: str, seat: Seat | None
+    ) -> Completion:
+        return Completion(
+            request=request,
+            server_id=seat.server.server_id if seat else "",
+            region=seat.server.spec.region if seat else "",
+            sent_s=sent_s,
+            first_token_s=None,
+            last_token_s=self._clock.now_s(),
+            output_tokens=0,
+            outcome=outcome,
+            reason=reason,
+        )

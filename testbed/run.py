@@ -1,0 +1,204 @@
+"""A whole run: one workload, one policy after another from the same start state, one folder that tells it all."""
+
+import asyncio
+import gc
+import hashlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+import yaml
+
+from controller.catalogue import make_policy
+from controller.types import Policy
+from results.manifest import GpuRecord, PolicyRecord, RunManifest, SloRecord, Status
+from results.provenance import checkout_commit, host_facts, installed_versions
+from results.recorder import RunRecorder
+from results.report import write_report
+from results.run_folder import RunFolder, policy_path
+from results.summarise import policy_record
+from results.summary import RunSummary
+from testbed.capacities import ModelCapacity, capacities, fleet_limits, load_profiles
+from testbed.offered_load import offered_load
+from testbed.policy_run import PolicyRun, Progress, Setting
+from testbed.scenario import Mode, Scenario, ScenarioError
+from testbed.server import ServerError
+from testbed.server_sources import EmulatedSource, ServerSource
+from testbed.virtual_time import VirtualTimeLoop
+from testbed.vllm_source import VllmSource
+
+ProgressView = Callable[[Progress], AbstractContextManager[None]]
+
+# A kill costs at most this much of what was done, in real time; virtual runs write by rows alone.
+FLUSH_EVERY_S = 1.0
+
+
+class RunFailed(RuntimeError):
+    """A run could not go on; the message is one line for the user. `folder` holds what was done."""
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    folder: Path
+    summary: RunSummary
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """A scenario that has been checked as far as it can be without starting anything."""
+
+    policies: dict[str, Policy]
+    setting: Setting
+
+
+def prepare(scenario: Scenario, scenario_path: Path, policies: Sequence[str]) -> Experiment:
+    """Read profiles, build the workload, make the policies, look for what the mode needs.
+
+    `policies` empty: all that the scenario names. Raises ScenarioError with one line for whatever does not fit.
+    """
+    made = {}
+    for name in policies or tuple(scenario.policies):
+        try:
+            made[name] = make_policy(name, scenario.policies.get(name, {}))
+        except ValueError as error:
+            raise ScenarioError(f"policy {name}: {error}") from error
+    profiles = load_profiles(scenario)
+    load = offered_load(scenario, scenario_path)
+    found = capacities(scenario, profiles, load.mix)
+    limits = fleet_limits(scenario, found)
+    source = _server_source(scenario, found)
+    setting = Setting(
+        scenario=scenario,
+        load=load,
+        limits=limits,
+        source=source,
+        flush_every_s=None if scenario.mode is Mode.VIRTUAL else FLUSH_EVERY_S,
+    )
+    return Experiment(policies=made, setting=setting)
+
+
+def _server_source(scenario: Scenario, found: dict[tuple[str, str], ModelCapacity]) -> ServerSource:
+    return VllmSource(scenario, found) if scenario.mode is Mode.VLLM else EmulatedSource(scenario, found)
+
+
+def run_experiment(experiment: Experiment, folder: Path, view: ProgressView) -> RunOutcome:
+    """Run every policy and write the folder; on Ctrl-C or SIGTERM stop cleanly and report what was done.
+
+    Raises RunFailed when an initial server does not start.
+    """
+    scenario = experiment.setting.scenario
+    folder.mkdir(parents=True, exist_ok=False)
+    written = yaml.safe_dump(scenario.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+    (folder / "scenario.yaml").write_text(written, encoding="utf-8")
+    experiment.setting.load.trace.write(folder / "trace.parquet")
+    manifest = _opening_manifest(experiment, written)
+    manifest.write(folder)
+    interrupted, failure = False, None
+    with experiment.setting.source, _terminate_as_interrupt():
+        for name, policy in experiment.policies.items():
+            manifest = manifest.with_policy(name, PolicyRecord(status="running"))
+            manifest.write(folder)
+            record, failure, interrupted = _run_policy(experiment, name, policy, folder, view)
+            manifest = manifest.with_policy(name, record)
+            manifest.write(folder)
+            if failure or interrupted:
+                break
+    manifest = manifest.ended("failed" if failure else "interrupted" if interrupted else "finished", failure or "")
+    manifest.write(folder)
+    if failure:
+        raise RunFailed(failure, folder)
+    return RunOutcome(folder=folder, summary=write_report(RunFolder.open(folder)), interrupted=interrupted)
+
+
+def _run_policy(
+    experiment: Experiment, name: str, policy: Policy, folder: Path, view: ProgressView
+) -> tuple[PolicyRecord, str, bool]:
+    """Run one policy; returns what the manifest says of it, why it failed ("" if not), whether it was interrupted."""
+    setting = experiment.setting
+    trace = setting.load.trace
+    progress = Progress(policy=name, horizon_s=trace.horizon_s, offered=len(trace))
+    failure, interrupted, end_s = "", False, None
+    factory = VirtualTimeLoop if setting.scenario.mode is Mode.VIRTUAL else uvloop.new_event_loop
+    with RunRecorder(policy_path(folder, name)) as recorder, view(progress), _less_collecting():
+        try:
+            with asyncio.Runner(loop_factory=factory) as runner:
+                end_s = runner.run(_run(setting, policy, recorder, progress, policy_path(folder, name)))
+        except KeyboardInterrupt:
+            interrupted, end_s = True, progress.now_s
+        except BaseExceptionGroup as group:
+            failure = _first(group)
+        recorder.close()
+    status: Status = "failed" if failure else "interrupted" if interrupted else "finished"
+    at = RunFolder.open(folder).policy(name)
+    return policy_record(at, status=status, end_s=end_s, error=failure), failure, interrupted
+
+
+async def _run(setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path) -> float:
+    return await PolicyRun(setting, policy, recorder, progress, folder).run()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    """The first error inside as one line; anything but a server's failure is a fault of ours and goes on as it is."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, ServerError):
+        raise group
+    return str(error)
+
+
+def _opening_manifest(experiment: Experiment, scenario_text: str) -> RunManifest:
+    scenario = experiment.setting.scenario
+    return RunManifest(
+        scenario=scenario.name,
+        scenario_sha256=hashlib.sha256(scenario_text.encode()).hexdigest(),
+        mode=scenario.mode.value,
+        seed=scenario.seed,
+        started_at=datetime.now(UTC),
+        horizon_s=experiment.setting.load.trace.horizon_s,
+        offered_requests=len(experiment.setting.load.trace),
+        slos={tier: SloRecord.of(slo) for tier, slo in scenario.slos().items()},
+        start_state={"/".join(key): count for key, count in scenario.initial_counts().items()},
+        usd_per_gpu_h={name: price.usd_per_gpu_h for name, price in scenario.gpu_types.items()},
+        policies={name: PolicyRecord() for name in experiment.policies},
+        commit=checkout_commit(),
+        versions=installed_versions(),
+        gpus=tuple(
+            GpuRecord(name=f"{region}/{gpu_type}", count=gpus)
+            for (region, gpu_type), gpus in experiment.setting.limits.quota_gpus.items()
+        ),
+        host=host_facts(),
+    )
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _less_collecting() -> Iterator[None]:
+    """A run makes many short-lived objects and hardly a cycle: let the cycle collector look less often."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

@@ -1,0 +1,81 @@
+"""The command line and environment of a vLLM server, from its spec."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.server import ServerSpec
+
+# Not the `vllm` command: the CPU build's fails, and this module is there in every build.
+_MODULE = "vllm.entrypoints.openai.api_server"
+# The testbed finds a server by these, so a spec cannot choose them.
+_OURS = ("--host", "--port", "--served-model-name", "--uds", "--api-key", "--disable-log-stats")
+# What a server may see of our own environment. Everything else, secrets above all, stays here.
+_PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV"})
+_PASSED_PREFIXES = (
+    *("LC_", "LD_", "XDG_", "PYTHON", "OMP_", "MKL_", "CUDA", "NVIDIA_", "NCCL_", "NV_"),
+    *("VLLM_", "TORCH", "TRITON_", "FLASHINFER_", "HF_", "TRANSFORMERS_", "ROCR_", "HIP_"),
+)
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmCommand:
+    """What to run, with which environment (the whole of it, nothing is inherited)."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+def vllm_command(
+    spec: ServerSpec,
+    *,
+    python: Path,
+    host: str,
+    port: int,
+    gpu_indices: tuple[int, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> VllmCommand:
+    """Start `spec` with the interpreter `python` on `host`:`port`, seeing only the GPUs `gpu_indices` (NVML's numbers).
+
+    `spec.extra_args` come last and so override; `spec.env` overrides everything but the GPUs. `environment` is what
+    may be passed on, our own when left out. Raises ValueError for an extra argument that the testbed itself must set.
+    """
+    for argument in spec.extra_args:
+        name = argument.partition("=")[0].replace("_", "-")
+        if name in _OURS:
+            raise ValueError(f"extra_args of {spec.model}: {argument!r} is the testbed's to set; leave it out")
+    argv = [str(python), "-m", _MODULE, "--model", spec.model_path or spec.model, "--served-model-name", spec.model]
+    argv += ["--host", host, "--port", str(port)]
+    for name, value in (
+        ("--tensor-parallel-size", spec.tensor_parallel_size),
+        ("--max-model-len", spec.max_model_len),
+        ("--max-num-seqs", spec.max_num_seqs),
+        ("--max-num-batched-tokens", spec.max_num_batched_tokens),
+        ("--gpu-memory-utilization", spec.gpu_memory_utilization),
+        ("--kv-cache-memory-bytes", spec.kv_cache_memory_bytes),
+        ("--dtype", spec.dtype),
+        ("--load-format", spec.load_format),
+    ):
+        if value is not None:
+            argv += [name, str(value)]
+    # One log line per request would be the log; cached tokens are part of a Completion.
+    argv += ["--disable-uvicorn-access-log", "--enable-prompt-tokens-details", *spec.extra_args]
+
+    env = passed_on(os.environ if environment is None else environment)
+    env |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+    env |= spec.env
+    if gpu_indices:
+        # NVML numbers GPUs by bus; CUDA by speed unless told.
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpu_indices))}
+    return VllmCommand(argv=tuple(argv), env=env)
+
+
+def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a server needs of an environment, none that looks like a secret."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and not any(word in name for word in _SECRET_WORDS)
+    }

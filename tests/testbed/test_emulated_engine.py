@@ -1,0 +1,156 @@
+"""Continuous batching without a GPU: conservation, latencies, blocks, preemption, jumps against single steps."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiler.step_time import StepTimeModel, prefill_pairs
+from testbed.emulated_engine import EmulatedEngine, EngineLimits, Phase, Sequence
+
+STEP = StepTimeModel(
+    overhead_s=0.002,
+    weights_s=0.01,
+    per_token_s=2e-5,
+    per_sequence_s=1e-5,
+    per_kv_token_s=1e-8,
+    per_prefill_pair_s=1e-10,
+)
+ROOMY = EngineLimits(
+    max_num_seqs=256, max_num_batched_tokens=8192, max_model_len=32768, num_gpu_blocks=20_000, block_size=16
+)
+
+
+def limits(**changes: int) -> EngineLimits:
+    values = {name: getattr(ROOMY, name) for name in EngineLimits.__slots__}
+    return EngineLimits(**{**values, **changes})
+
+
+def run(engine: EmulatedEngine, arrivals: list[tuple[float, Sequence]]) -> dict[Sequence, float]:
+    """Submit at the given times and run to the end; returns when each sequence finished."""
+    ended: dict[Sequence, float] = {}
+    arrivals = sorted(arrivals, key=lambda pair: pair[0])
+    while arrivals or engine.next_event_s is not None:
+        event_s = engine.next_event_s
+        if arrivals and (event_s is None or arrivals[0][0] < event_s):
+            at_s, sequence = arrivals.pop(0)
+            engine.submit(sequence, at_s)
+        else:
+            assert event_s is not None
+            for sequence in engine.advance():
+                ended[sequence] = event_s
+        assert 0.0 <= engine.kv_cache_usage <= 1.0
+        assert engine.num_requests_running <= engine.limits.max_num_seqs
+    return ended
+
+
+def test_a_request_alone_takes_exactly_what_the_profile_says() -> None:
+    sequence = Sequence(prompt_tokens=1000, output_tokens=50)
+    ended = run(EmulatedEngine(STEP, ROOMY), [(3.0, sequence)])
+    prefill_s = STEP.step_s(1000, prefill_pairs(1000), 0, 0)
+    assert sequence.first_token_s == pytest.approx(3.0 + prefill_s)
+    assert ended[sequence] == pytest.approx(3.0 + prefill_s + STEP.decode_run_s(1, 1001, 49))
+
+
+def test_a_long_prompt_is_cut_into_chunks_of_the_token_budget() -> None:
+    sequence = Sequence(prompt_tokens=10_000, output_tokens=1)
+    ended = run(EmulatedEngine(STEP, limits(max_num_batched_tokens=4096)), [(0.0, sequence)])
+    chunks = [(4096, 0), (4096, 4096), (1808, 8192)]
+    assert ended[sequence] == pytest.approx(sum(STEP.step_s(c, prefill_pairs(c, before), 0, 0) for c, before in chunks))
+
+
+def test_an_arrival_joins_at_the_next_iteration_boundary() -> None:
+    first, second = Sequence(100, 1000), Sequence(100, 10)
+    run(EmulatedEngine(STEP, ROOMY), [(0.0, first), (5.0, second)])
+    assert second.first_token_s is not None
+    wait_s = second.first_token_s - 5.0
+    own_s = STEP.step_s(100, prefill_pairs(100), 1, 600)
+    assert own_s * 0.99 < wait_s < own_s + STEP.decode_run_s(1, 600, 1) * 1.01
+
+
+def test_no_more_than_max_num_seqs_run_at_once() -> None:
+    one_by_one = EmulatedEngine(STEP, limits(max_num_seqs=1))
+    a, b = Sequence(100, 20), Sequence(100, 20)
+    ended = run(one_by_one, [(0.0, a), (0.0, b)])
+    assert b.first_token_s is not None
+    assert b.first_token_s > ended[a]
+
+
+def test_a_lower_priority_number_is_served_sooner() -> None:
+    engine = EmulatedEngine(STEP, limits(max_num_seqs=1))
+    running, late, urgent = Sequence(100, 20), Sequence(100, 20, priority=5), Sequence(100, 20, priority=1)
+    ended = run(engine, [(0.0, running), (0.001, late), (0.002, urgent)])
+    assert ended[running] < ended[urgent] < ended[late]
+
+
+def test_when_blocks_run_out_the_last_is_preempted_and_still_gets_all_its_tokens() -> None:
+    engine = EmulatedEngine(STEP, limits(num_gpu_blocks=20))
+    sequences = [Sequence(100, 150), Sequence(100, 150)]
+    ended = run(engine, [(0.0, s) for s in sequences])
+    assert engine.preemptions > 0
+    assert ended[sequences[0]] < ended[sequences[1]]
+    assert all(engine.tokens_made(s) == 150 for s in sequences)
+
+
+def test_a_request_that_can_never_fit_is_refused_with_the_numbers() -> None:
+    with pytest.raises(ValueError, match="400 tokens are over the KV cache of 320 tokens"):
+        EmulatedEngine(STEP, limits(num_gpu_blocks=20)).submit(Sequence(300, 100), 0.0)
+    with pytest.raises(ValueError, match="40000 tokens .* over max_model_len 32768"):
+        EmulatedEngine(STEP, ROOMY).submit(Sequence(39_000, 1000), 0.0)
+
+
+def test_an_aborted_request_frees_its_blocks_at_once() -> None:
+    engine = EmulatedEngine(STEP, ROOMY)
+    stays, leaves = Sequence(1000, 500), Sequence(1000, 500)
+    engine.submit(stays, 0.0)
+    engine.submit(leaves, 0.0)
+    for _ in range(2):
+        engine.advance()
+    both = engine.kv_cache_usage
+    assert engine.next_event_s is not None
+    engine.abort(leaves, engine.next_event_s)
+    assert engine.kv_cache_usage == pytest.approx(both / 2)
+    while engine.next_event_s is not None:
+        engine.advance()
+    assert stays.phase is Phase.ENDED
+    assert engine.kv_cache_usage == 0.0
+
+
+requests = st.lists(
+    st.tuples(st.floats(0, 5), st.integers(1, 400), st.integers(1, 200)),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests, st.integers(1, 8), st.integers(40, 200), st.sampled_from([64, 512]))
+def test_jumping_over_iterations_changes_nothing(
+    asked: list[tuple[float, int, int]], max_num_seqs: int, blocks: int, budget: int
+) -> None:
+    tight = limits(max_num_seqs=max_num_seqs, num_gpu_blocks=blocks, max_num_batched_tokens=budget)
+    results = []
+    for step_by_step in (False, True):
+        sequences = [Sequence(p, o) for _, p, o in asked]
+        engine = EmulatedEngine(STEP, tight, step_by_step=step_by_step)
+        ended = run(engine, [(at_s, s) for (at_s, _, _), s in zip(asked, sequences, strict=True)])
+        assert len(ended) == len(sequences)
+        assert engine.kv_cache_usage == pytest.approx(0.0)
+        assert all(engine.tokens_made(s) == s.output_tokens for s in sequences)
+        assert all(s.first_token_s is not None and s.first_token_s <= ended[s] for s in sequences)
+        results.append([(s.first_token_s, ended[s]) for s in sequences])
+    for jumped, stepped in zip(*results, strict=True):
+        assert jumped == pytest.approx(stepped, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests)
+def test_a_server_with_work_and_room_never_idles(asked: list[tuple[float, int, int]]) -> None:
+    engine = EmulatedEngine(STEP, limits(max_num_seqs=4, num_gpu_blocks=60))
+    pending = sorted(asked)
+    while pending or engine.next_event_s is not None:
+        if pending and (engine.next_event_s is None or pending[0][0] < engine.next_event_s):
+            at_s, prompt, output = pending.pop(0)
+            engine.submit(Sequence(prompt, output), at_s)
+        else:
+            engine.advance()
+        assert engine.idle == (engine.next_event_s is None)

@@ -1,0 +1,209 @@
+"""A trace: the requests of a workload, column by column, in order of arrival."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import InitVar, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from workloads.request import Request, Tier
+from workloads.trace_checks import COLUMNS, LABELS, NO_TENANT, NUMBER_TYPES, TraceError, canonical, check
+from workloads.trace_metadata import TraceMetadata
+
+METADATA_KEY = b"sageserve_testbed"
+REQUESTS_PER_BLOCK = 65_536
+TIME_DECIMALS = 6  # what makes or moves times rounds them to microseconds: they stay equal under a change of origin
+
+Numbers = npt.NDArray[Any]
+Codes = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A column of strings: `names[codes[row]]` is the value of a row; names are sorted and all of them occur."""
+
+    codes: Codes
+    names: tuple[str, ...]
+
+    def rows(self, name: str) -> npt.NDArray[np.bool_]:
+        """Which rows hold `name`; none where it does not occur."""
+        code = self.names.index(name) if name in self.names else -1
+        return np.asarray(self.codes == code, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace:
+    """Requests in order of arrival, immutable; compare two by `digest()`.
+
+    `table` is an Arrow table with one row per request: request_id (unique), arrival_s (sorted, seconds since time 0),
+    model, region, tier, prompt_tokens, output_tokens, deadline_s (absolute; NaN for none), tenant (-1: not known).
+    Raises TraceError, which names `source`, the column and the row, for a table that breaks these rules.
+    """
+
+    table: pa.Table
+    metadata: TraceMetadata
+    source: InitVar[str] = "trace"
+
+    def __post_init__(self, source: str) -> None:
+        table = canonical(self.table, source)
+        check(table, self.metadata.horizon_s, source)
+        object.__setattr__(self, "table", table)
+
+    @classmethod
+    def from_columns(
+        cls,
+        *,
+        request_id: npt.ArrayLike,
+        arrival_s: npt.ArrayLike,
+        model: Labels | Sequence[str],
+        region: Labels | Sequence[str],
+        tier: Labels | Sequence[str],
+        prompt_tokens: npt.ArrayLike,
+        output_tokens: npt.ArrayLike,
+        deadline_s: npt.ArrayLike,
+        metadata: TraceMetadata,
+        tenant: npt.ArrayLike | None = None,
+    ) -> "Trace":
+        """A trace of columns of one length, already sorted by arrival. Raises TraceError."""
+        given: dict[str, npt.ArrayLike] = {
+            "request_id": request_id,
+            "arrival_s": arrival_s,
+            "prompt_tokens": prompt_tokens,
+            "output_tokens": output_tokens,
+            "deadline_s": deadline_s,
+            "tenant": np.full(len(np.asarray(arrival_s)), NO_TENANT) if tenant is None else tenant,
+        }
+        arrays: dict[str, pa.Array] = {
+            name: pa.array(np.asarray(values, dtype=NUMBER_TYPES[name].to_pandas_dtype()))
+            for name, values in given.items()
+        }
+        for name, labels in (("model", model), ("region", region), ("tier", tier)):
+            if isinstance(labels, Labels):
+                arrays[name] = _dictionary(labels)
+            else:
+                arrays[name] = pa.array(list(labels), type=pa.string())
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise TraceError(f"trace: columns differ in length: {lengths}")
+        return cls(table=pa.table([arrays[name] for name in COLUMNS], names=list(COLUMNS)), metadata=metadata)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Trace":
+        """Read a Parquet file that `write` made. Raises TraceError for anything else."""
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except FileNotFoundError:
+            raise TraceError(f"{path}: no such file") from None
+        except (pa.ArrowException, OSError) as error:
+            raise TraceError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+        text = (table.schema.metadata or {}).get(METADATA_KEY)
+        if text is None:
+            raise TraceError(f"{path}: no {METADATA_KEY.decode()!r} metadata in it; write traces with Trace.write")
+        try:
+            metadata = TraceMetadata.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise TraceError(f"{path}: metadata {place}: {first['msg']}") from None
+        return cls(table=table, metadata=metadata, source=str(path))
+
+    def write(self, path: Path | str) -> None:
+        """Write Parquet (zstd) with the metadata as JSON in the schema; a reader never sees half a file."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        table = self.table.replace_schema_metadata({METADATA_KEY: self.metadata.model_dump_json().encode()})
+        try:
+            pq.write_table(table, partial, compression="zstd")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def horizon_s(self) -> float:
+        """End of the covered time, no earlier than the last arrival."""
+        return self.metadata.horizon_s
+
+    def numbers(self, name: str) -> Numbers:
+        """A column of numbers, shape (rows,), read-only, not copied."""
+        if not len(self):
+            return np.empty(0, dtype=NUMBER_TYPES[name].to_pandas_dtype())
+        values: Numbers = self.table[name].chunk(0).to_numpy(zero_copy_only=True)
+        return values
+
+    def labels(self, name: str) -> Labels:
+        """The column `model`, `region` or `tier`."""
+        if not len(self):
+            return Labels(np.empty(0, dtype=np.int16), ())
+        column = self.table[name].chunk(0)
+        return Labels(column.indices.to_numpy(zero_copy_only=True), tuple(column.dictionary.to_pylist()))
+
+    @property
+    def total_tokens(self) -> npt.NDArray[np.int64]:
+        """Prompt and output tokens of each request, shape (rows,)."""
+        return self.numbers("prompt_tokens").astype(np.int64) + self.numbers("output_tokens")
+
+    @property
+    def interactive(self) -> npt.NDArray[np.bool_]:
+        """Which requests are of an interactive tier, shape (rows,)."""
+        return ~self.labels("tier").rows(Tier.NIW)
+
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> pa.Table:
+        """The rows of `table` where `chosen`, shape (rows,), holds."""
+        return self.table.filter(pa.array(chosen))
+
+    def requests(self) -> Iterator[Request]:
+        """Every request, in order of arrival. Columns become Python lists block by block, not row by row."""
+        model, region, tier = (self.labels(name) for name in LABELS)
+        tiers = [Tier(name) for name in tier.names]
+        for start in range(0, len(self), REQUESTS_PER_BLOCK):
+            block = slice(start, start + REQUESTS_PER_BLOCK)
+            for request_id, arrival_s, m, r, t, prompt_tokens, output_tokens, deadline_s in zip(
+                self.numbers("request_id")[block].tolist(),
+                self.numbers("arrival_s")[block].tolist(),
+                model.codes[block].tolist(),
+                region.codes[block].tolist(),
+                tier.codes[block].tolist(),
+                self.numbers("prompt_tokens")[block].tolist(),
+                self.numbers("output_tokens")[block].tolist(),
+                self.numbers("deadline_s")[block].tolist(),
+                strict=True,
+            ):
+                yield Request(
+                    request_id=request_id,
+                    arrival_s=arrival_s,
+                    model=model.names[m],
+                    region=region.names[r],
+                    tier=tiers[t],
+                    prompt_tokens=prompt_tokens,
+                    output_tokens=output_tokens,
+                    deadline_s=None if deadline_s != deadline_s else deadline_s,
+                )
+
+    def digest(self) -> str:
+        """sha256 over the columns and the horizon, in hex; the steps that led there do not count."""
+        total = hashlib.sha256(f"{len(self)} {self.horizon_s!r}".encode())
+        for name in COLUMNS:
+            total.update(f"\n{name}\n".encode())
+            if name in LABELS:
+                labels = self.labels(name)
+                total.update("\x1f".join(labels.names).encode())
+                total.update(labels.codes.astype("<i2").tobytes())
+            else:
+                values = self.numbers(name)
+                # NaN has many bit patterns; all of them mean "none".
+                values = np.where(np.isnan(values), np.nan, values) if values.dtype.kind == "f" else values
+                total.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+        return total.hexdigest()
+
+
+def _dictionary(labels: Labels) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(labels.codes), pa.array(labels.names, pa.string()))
