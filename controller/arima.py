@@ -174,11 +174,13 @@ class Arima:
         after_cut = min(last_step % refit_steps, len(past.values))
         cut = len(past.values) - after_cut
         known = past.values[max(0, cut - round(self.fit_window_s / past.step_s)) : cut]
-        if len(known) < _LEAST_STEPS:
-            raise NotForecastable(
-                f"too little history: {len(known)} steps of {past.step_s:g} s at the last fit, {_LEAST_STEPS} wanted"
-            )
         season_steps = self.season_s / past.step_s
+        # Seasonal terms fitted on part of a season would extrapolate the rest of it.
+        least = max(_LEAST_STEPS, round(season_steps) if self.fourier_pairs else 0)
+        if len(known) < least:
+            raise NotForecastable(
+                f"too little history: {len(known)} steps of {past.step_s:g} s at the last fit, {least} wanted"
+            )
         first = last_step - after_cut - len(known)
         key = hashlib.blake2b(
             known.tobytes() + repr((first % max(1, round(season_steps)), past.step_s)).encode()

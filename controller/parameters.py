@@ -27,6 +27,8 @@ class ForecastParameters(Parameters):
     terms on logs, the best single method measured on public traces; `seasonal-naive` and `last-level` need no fit.
     `step_s` is the forecast's grid and must be a multiple of the history's bin; `peak_quantile` is the quantile of
     the next period's peak that the program must serve, null for the paper's rule: the peak of the mean.
+    Left out, `refit_s` is half a season, `fit_window_s` three seasons (seven with Fourier terms, which gain by it where
+    the paper's ARIMA only takes longer), and `calibration_window_s` three seasons.
     """
 
     method: Literal["arima", "arima-fourier", "seasonal-naive", "last-level"] = "arima"
@@ -35,9 +37,9 @@ class ForecastParameters(Parameters):
     peak_quantile: Quantile | None = 0.9
     order: tuple[int, int, int] | None = None
     fourier_pairs: Annotated[int, Field(ge=1, le=24)] = 4
-    refit_s: Seconds = 12 * 3600.0
-    fit_window_s: Seconds = 3 * 24 * 3600.0
-    calibration_window_s: Seconds = 72 * 3600.0
+    refit_s: Seconds | None = None
+    fit_window_s: Seconds | None = None
+    calibration_window_s: Seconds | None = None
     level_steps: Annotated[int, Field(ge=1)] = 4
 
     @model_validator(mode="after")
@@ -52,7 +54,7 @@ class ForecastParameters(Parameters):
         return 0.9 if self.peak_quantile is None else self.peak_quantile
 
     def forecaster(self) -> Forecaster:
-        calibration = Calibration(window_s=self.calibration_window_s)
+        calibration = Calibration(window_s=self.calibration_window_s or 3 * self.season_s)
         if self.method == "last-level":
             return LastLevel(level_steps=self.level_steps, calibration=calibration)
         if self.method == "seasonal-naive":
@@ -63,8 +65,8 @@ class ForecastParameters(Parameters):
             fourier_pairs=self.fourier_pairs if with_seasons else 0,
             logs=with_seasons,
             season_s=self.season_s,
-            refit_s=self.refit_s,
-            fit_window_s=self.fit_window_s,
+            refit_s=self.refit_s or self.season_s / 2,
+            fit_window_s=self.fit_window_s or (7 if with_seasons else 3) * self.season_s,
             level_steps=self.level_steps,
             calibration=calibration,
             name=self.method,

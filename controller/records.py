@@ -38,19 +38,6 @@ Record = dict[str, Any]
 _REMEMBERED = ("budget", "forecasts", "last_change_s")
 
 
-class DecisionEncoder:
-    """Encodes the decisions of one run in order; each record leaves out what the one before it held."""
-
-    def __init__(self) -> None:
-        self._since_s: float | None = None
-
-    def encode(self, seen: Observation, plan: ScalingPlan) -> Record:
-        """The next decision as JSON-able values."""
-        record = encode(seen, plan, self._since_s)
-        self._since_s = seen.demand.until_s
-        return record
-
-
 def encode(seen: Observation, plan: ScalingPlan, since_s: float | None) -> Record:
     """One decision as JSON-able values; `since_s` is `seen.demand.until_s` of the record before, None for the first.
 

@@ -54,8 +54,8 @@ def compare(summary: RunSummary) -> Comparison:
         return lambda p: p.ttft_s.by_tier[tier].p95 if tier in p.ttft_s.by_tier else None
 
     rows = [
-        row("GPU-hours", lambda p: p.gpu_hours.total, hours, True),
-        row("  wasted while scaling", lambda p: p.gpu_hours.wasted, hours, True),
+        row("GPU-hours", lambda p: p.gpu_hours, hours, True),
+        row("  wasted while scaling", lambda p: p.wasted_gpu_hours, hours, True),
         row("USD", lambda p: p.usd, usd, True),
         *(row(f"SLO met, {tier}", attainment(tier), percent, False) for tier in tiers),
         *(row(f"TTFT p95, {tier}", ttft_p95(tier), seconds, True) for tier in tiers if tier != Tier.NIW.value),

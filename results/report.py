@@ -116,7 +116,7 @@ def _headlines(summary: RunSummary, manifest: RunManifest, comparison: Compariso
                 gpu_hours=cell.text,
                 change=cell.change,
                 usd="" if policy.usd is None else usd(policy.usd),
-                wasted=hours(policy.gpu_hours.wasted),
+                wasted=hours(policy.wasted_gpu_hours),
                 requests=f"{requests.completed:,} of {requests.total:,} requests completed",
                 accounted=requests.not_recorded == 0,
                 tiers=tuple(
@@ -134,7 +134,7 @@ def _overview_charts(manifest: RunManifest, summary: RunSummary, curves: Sequenc
     if not names:
         return ()
     states = {
-        state: [policy.gpu_hours.by_state.get(state, 0.0) for policy in summary.policies.values()]
+        state: [policy.gpu_hours_by.state.get(state, 0.0) for policy in summary.policies.values()]
         for state in ("READY", *(state for state in HOLDING if state != "READY"))
     }
     charts = [Chart(title="GPU-hours by state", svg=gpu_hours_bars(names, {s: v for s, v in states.items() if any(v)}))]

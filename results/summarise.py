@@ -28,7 +28,7 @@ from results.standing import WASTED, gpu_hours, scaling_actions, server_interval
 from results.summary import (
     Attainment,
     Decisions,
-    GpuHours,
+    GpuHoursBy,
     Loss,
     NiwDeadlines,
     PolicySummary,
@@ -72,18 +72,23 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
     completed = is_outcome(completions, Outcome.COMPLETED)
     met = slo_met(completions, taken, manifest.tier_slos())
     offered_s = manifest.horizon_s if record.status == "finished" else min(manifest.horizon_s, end_s)
-    hours = _gpu_hours(tables.servers, end_s)
+    intervals = server_intervals(tables.servers, end_s)
+    hours = gpu_hours(intervals)
+    wasted = hours.where(intervals["state"].isin(WASTED), 0.0)
+    hours_by = _gpu_hours_by(intervals, hours, wasted)
     actions = scaling_actions(tables.servers, end_s)
     errors = _forecast_errors(completions, log, end_s)
     return PolicySummary(
         status=record.status,
         end_s=end_s,
         requests=_request_counts(completions, manifest.offered_requests),
-        gpu_hours=hours,
-        usd=_usd(hours, manifest.usd_per_gpu_h),
+        gpu_hours=float(hours.sum()),
+        wasted_gpu_hours=float(wasted.sum()),
+        gpu_hours_by=hours_by,
+        usd=_usd(hours_by.gpu_type, manifest.usd_per_gpu_h),
         slo_attainment=_attainment(completions, met),
         goodput_requests_per_s=int(met.sum()) / offered_s if offered_s > 0 else 0.0,
-        niw=_niw_deadlines(completions, completed),
+        niw_before_deadline=_niw_deadlines(completions, completed),
         tokens=_tokens(completions),
         ttft_s=_spread(completions, taken.ttft_s, completed),
         tpot_s=_spread(completions, taken.tpot_s, completed),
@@ -120,30 +125,24 @@ def _request_counts(completions: pd.DataFrame, offered: int) -> RequestCounts:
     )
 
 
-def _gpu_hours(servers: pd.DataFrame, end_s: float) -> GpuHours:
-    intervals = server_intervals(servers, end_s)
-    hours = gpu_hours(intervals)
-    wasted = intervals["state"].isin(WASTED)
-
+def _gpu_hours_by(intervals: pd.DataFrame, hours: pd.Series, wasted: pd.Series) -> GpuHoursBy:
     def by(column: str, of: pd.Series) -> dict[str, float]:
         sums = of.groupby(intervals[column].astype(str)).sum()
         return {str(name): float(value) for name, value in sums.sort_index().items()}
 
-    return GpuHours(
-        total=float(hours.sum()),
-        wasted=float(hours[wasted].sum()),
-        by_state=by("state", hours),
-        by_model=by("model", hours),
-        by_region=by("region", hours),
-        by_gpu_type=by("gpu_type", hours),
-        wasted_by_model=by("model", hours.where(wasted, 0.0)),
+    return GpuHoursBy(
+        state=by("state", hours),
+        model=by("model", hours),
+        region=by("region", hours),
+        gpu_type=by("gpu_type", hours),
+        wasted_model=by("model", wasted),
     )
 
 
-def _usd(hours: GpuHours, usd_per_gpu_h: dict[str, float]) -> float | None:
-    if any(gpu_type not in usd_per_gpu_h for gpu_type in hours.by_gpu_type):
+def _usd(hours_by_gpu_type: dict[str, float], usd_per_gpu_h: dict[str, float]) -> float | None:
+    if any(gpu_type not in usd_per_gpu_h for gpu_type in hours_by_gpu_type):
         return None
-    return sum(value * usd_per_gpu_h[gpu_type] for gpu_type, value in hours.by_gpu_type.items())
+    return sum(hours * usd_per_gpu_h[gpu_type] for gpu_type, hours in hours_by_gpu_type.items())
 
 
 def _tiers(completions: pd.DataFrame) -> dict[str, Mask]:
@@ -184,7 +183,9 @@ def _niw_deadlines(completions: pd.DataFrame, completed: Mask) -> NiwDeadlines:
     niw = is_tier(completions, Tier.NIW)
     # A comparison with NaN is false: a request without a deadline cannot be late.
     late = completions["last_token_s"].to_numpy(np.float64) > completions["deadline_s"].to_numpy(np.float64)
-    return NiwDeadlines(total=int(niw.sum()), before_deadline=int((niw & completed & ~late).sum()))
+    total, before_deadline = int(niw.sum()), int((niw & completed & ~late).sum())
+    fraction = before_deadline / total if total else None
+    return NiwDeadlines(total=total, before_deadline=before_deadline, fraction=fraction)
 
 
 def _tokens(completions: pd.DataFrame) -> Tokens:

@@ -28,20 +28,14 @@ class RequestCounts(_Record):
     not_recorded: int
 
 
-class GpuHours(_Record):
-    """GPU-hours held within the run: server time in a state that holds GPUs x the server's GPUs.
+class GpuHoursBy(_Record):
+    """GPU-hours taken apart; each mapping sums to the policy's `gpu_hours`, `wasted_model` to `wasted_gpu_hours`."""
 
-    `wasted` is the part spent STARTING, DRAINING or STOPPING. Each mapping sums to `total` (`wasted_by_model` to
-    `wasted`).
-    """
-
-    total: float
-    wasted: float
-    by_state: dict[str, float]
-    by_model: dict[str, float]
-    by_region: dict[str, float]
-    by_gpu_type: dict[str, float]
-    wasted_by_model: dict[str, float]
+    state: dict[str, float]
+    model: dict[str, float]
+    region: dict[str, float]
+    gpu_type: dict[str, float]
+    wasted_model: dict[str, float]
 
 
 class Spread(_Record):
@@ -62,10 +56,11 @@ class Attainment(_Record):
 
 
 class NiwDeadlines(_Record):
-    """NIW requests recorded, and those of them that completed by their own deadline."""
+    """NIW requests recorded, those of them that completed by their own deadline, and their fraction (None of none)."""
 
     total: int
     before_deadline: int
+    fraction: float | None
 
 
 class Tokens(_Record):
@@ -104,17 +99,20 @@ class Decisions(_Record):
 
 
 class PolicySummary(_Record):
-    """One policy. `usd` is None when a GPU type has no price; `slo_attainment` and `goodput_requests_per_s` count
+    """One policy. `gpu_hours`: server time in a state that holds GPUs x the server's GPUs, within the run;
+    `wasted_gpu_hours`: the part of it STARTING, DRAINING or STOPPING. `usd` is None when a GPU type has no price; `slo_attainment` and `goodput_requests_per_s` count
     requests that met every limit of their tier; goodput is per second of the time in which requests arrived."""
 
     status: Status
     end_s: float
     requests: RequestCounts
-    gpu_hours: GpuHours
+    gpu_hours: float
+    wasted_gpu_hours: float
+    gpu_hours_by: GpuHoursBy
     usd: float | None
     slo_attainment: Attainment
     goodput_requests_per_s: float
-    niw: NiwDeadlines
+    niw_before_deadline: NiwDeadlines
     tokens: Tokens
     ttft_s: Spread
     tpot_s: Spread

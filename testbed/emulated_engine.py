@@ -301,6 +301,8 @@ class EmulatedEngine:
     def _new_blocks(self, steps: int) -> int:
         """Blocks that `steps` more tokens for every decoding sequence take."""
         size = self.limits.block_size
+        if steps == 1:
+            return self._block_phases[-self._step % size]
         cycles, rest = divmod(steps, size)
         blocks = cycles * len(self._decoding)
         for step in range(self._step, self._step + rest):

@@ -131,8 +131,11 @@ class Router:
         seat.outstanding_tokens += tokens
         seats.outstanding_tokens += tokens
         try:
-            async with asyncio.timeout(self._request_timeout_s):
+            if self._request_timeout_s is None:
                 completion = await seat.server.send(request)
+            else:
+                async with asyncio.timeout(self._request_timeout_s):
+                    completion = await seat.server.send(request)
         except TimeoutError:
             reason = f"timeout: not done within {self._request_timeout_s:g} s on server {seat.server.server_id}"
             completion = self._unfinished(request, handed_s, Outcome.FAILED, reason, seat)

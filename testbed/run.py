@@ -114,9 +114,10 @@ def run_experiment(experiment: Experiment, folder: Path, view: ProgressView) -> 
                 break
     manifest = manifest.ended("failed" if failure else "interrupted" if interrupted else "finished", failure or "")
     manifest.write(folder)
+    summary = write_report(RunFolder.open(folder))
     if failure:
         raise RunFailed(failure, folder)
-    return RunOutcome(folder=folder, summary=write_report(RunFolder.open(folder)), interrupted=interrupted)
+    return RunOutcome(folder=folder, summary=summary, interrupted=interrupted)
 
 
 def _run_policy(

@@ -21,6 +21,8 @@ from workloads.prompts import prompt_ids
 from workloads.request import Request
 
 _HEALTH_EVERY_S = 0.2
+# Short: while the answer is waited for, a death of the process goes unnoticed.
+_HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 _CONTROL_TIMEOUT_S = 5.0
 # vLLM ends within 1 s of SIGTERM, or (seen during start-up) hangs.
 _TERM_S = 10.0
@@ -135,7 +137,7 @@ class VllmServer:
             if self._process.exit_code is not None:
                 raise self._error(f"died at start ({exit_words(self._process.exit_code)})")
             try:
-                async with self._control.get(f"{self.base_url}/health") as response:
+                async with self._control.get(f"{self.base_url}/health", timeout=_HEALTH_TIMEOUT) as response:
                     if response.status == 200:
                         return
             except (aiohttp.ClientError, TimeoutError):

@@ -8,7 +8,7 @@ import pytest
 
 from controller.catalogue import make_policy, policy_names
 from controller.history import DemandHistory
-from controller.records import DecisionEncoder, decision_from_json, decision_to_json, decode_all
+from controller.records import decision_from_json, decision_to_json, decode_all, encode
 from controller.types import Observation, PlacementState
 
 
@@ -39,7 +39,8 @@ def a_run(policy, make_limits, make_seen, decisions=40):
     limits = make_limits(quota=8.0)
     rng = np.random.default_rng(5)
     load = {key: rng.gamma(2.0, 900.0, 240) for key in [(m, r) for m in limits.models for r in limits.regions]}
-    encoder, pairs, lines, previous, counts = DecisionEncoder(), [], [], None, dict.fromkeys(limits.placements(), 2)
+    pairs, lines, previous, since_s = [], [], None, None
+    counts = dict.fromkeys(limits.placements(), 2)
     at_s = 3000.0
     for _ in range(decisions):
         now = int(at_s // 60)
@@ -54,8 +55,9 @@ def a_run(policy, make_limits, make_seen, decisions=40):
         seen = make_seen(limits, states, at_s=at_s, demand=history, previous=previous)
         plan = policy.decide(seen)
         pairs.append((seen, plan))
-        lines.append(json.dumps(encoder.encode(seen, plan), allow_nan=False))
-        previous, counts, at_s = plan, dict(plan.counts), plan.next_decision_s + 0.003
+        lines.append(json.dumps(encode(seen, plan, since_s), allow_nan=False))
+        previous, since_s, counts = plan, seen.demand.until_s, dict(plan.counts)
+        at_s = plan.next_decision_s + 0.003
     return pairs, lines
 
 

@@ -156,6 +156,7 @@ def test_a_fit_that_raises_becomes_a_reason(monkeypatch):
     assert answer.fell_back_because.startswith("arima: the fit failed: LinAlgError: LU decomposition error")
 
 
+@pytest.mark.filterwarnings("ignore:Non-(stationary|invertible) starting")
 def test_the_recursion_forecasts_what_statsmodels_forecasts():
     from statsmodels.tsa.arima.model import ARIMA
 
@@ -220,3 +221,12 @@ def test_fourier_terms_repeat_after_a_season():
     design = fourier_design(np.arange(2 * DAY), DAY, 2, intercept=True)
     assert design.shape == (2 * DAY, 5)
     np.testing.assert_allclose(design[:DAY], design[DAY:], atol=1e-9)
+
+
+def test_seasonal_terms_wait_for_a_whole_season():
+    values = day_and_night(0.9)
+    forecaster = Arima(order=(2, 0, 1), fourier_pairs=4, logs=True, refit_s=900.0, name="arima-fourier")
+    answer = forecaster.forecast(past(values), steps=4, upper_quantile=0.9)
+    assert answer.fell_back_because.startswith(
+        "arima-fourier: too little history: 86 steps of 900 s at the last fit, 96"
+    )

@@ -47,14 +47,14 @@ def test_every_request_is_counted_once(run):
 
 def test_gpu_hours_are_held_time_times_gpus(run):
     policy = summarise(run).policies["reactive"]
-    hours = policy.gpu_hours
+    by = policy.gpu_hours_by
     # s1: 1 h x 1 GPU. s2: 0.2 h starting and 0.05 h ready, x 2 GPUs.
-    assert hours.total == pytest.approx(1.5)
-    assert hours.wasted == pytest.approx(0.4)
-    assert hours.by_state == pytest.approx({"READY": 1.1, "STARTING": 0.4})
-    assert hours.by_model == pytest.approx({"m": 1.0, "n": 0.5})
-    assert hours.by_region == pytest.approx({"west": 1.0, "east": 0.5})
-    assert hours.wasted_by_model == pytest.approx({"m": 0.0, "n": 0.4})
+    assert policy.gpu_hours == pytest.approx(1.5)
+    assert policy.wasted_gpu_hours == pytest.approx(0.4)
+    assert by.state == pytest.approx({"READY": 1.1, "STARTING": 0.4})
+    assert by.model == pytest.approx({"m": 1.0, "n": 0.5})
+    assert by.region == pytest.approx({"west": 1.0, "east": 0.5})
+    assert by.wasted_model == pytest.approx({"m": 0.0, "n": 0.4})
     assert policy.usd == pytest.approx(15.0)
     assert policy.scaling.starts == 1
 
@@ -68,8 +68,8 @@ def test_attainment_counts_what_did_not_complete_as_missed(run):
 
 
 def test_a_niw_request_is_held_to_its_own_deadline(run):
-    niw = summarise(run).policies["reactive"].niw
-    assert (niw.total, niw.before_deadline) == (2, 1)
+    niw = summarise(run).policies["reactive"].niw_before_deadline
+    assert (niw.total, niw.before_deadline, niw.fraction) == (2, 1, 0.5)
 
 
 def test_latencies_are_of_completed_requests(run):
@@ -131,7 +131,7 @@ def test_an_interrupted_run_says_how_many_requests_it_did_not_record(tmp_path, c
     assert policy.requests.model_dump() == {"total": 10, "completed": 1, "rejected": 0, "failed": 0, "not_recorded": 9}
     # The last thing recorded was at 1800 s: there the killed run ends.
     assert policy.end_s == 1800.0
-    assert policy.gpu_hours.total == pytest.approx(0.5)
+    assert policy.gpu_hours == pytest.approx(0.5)
     assert policy.goodput_requests_per_s == pytest.approx(1 / 1800)
 
 
@@ -142,7 +142,7 @@ def test_a_run_that_recorded_nothing_has_a_summary(tmp_path, manifest):
     assert policy.requests.not_recorded == 3
     assert policy.slo_attainment.all is None
     assert policy.e2e_s.all.n == 0
-    assert policy.gpu_hours.total == 0.0
+    assert policy.gpu_hours == 0.0
 
 
 def test_the_manifest_gets_lateness_and_digests_of_a_policy(run):
