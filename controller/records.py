@@ -46,7 +46,7 @@ def encode(seen: Observation, plan: ScalingPlan, since_s: float | None) -> Recor
     before = seen.previous.memory if since_s is not None and seen.previous is not None else None
     observed: Record = {
         "at_s": seen.at_s,
-        "placements": [[*p, asdict(state)] for p, state in seen.placements.items()],
+        "placements": [[*p, _flat(state)] for p, state in seen.placements.items()],
         "demand": _demand_to_json(seen.demand, since_s),
         "niw_queued_tokens": dict(seen.niw_queued_tokens),
     }
@@ -55,6 +55,11 @@ def encode(seen: Observation, plan: ScalingPlan, since_s: float | None) -> Recor
         if seen.previous is not None:
             observed["previous"] = _plan_to_json(seen.previous, None)
     return {"seen": observed, "plan": _plan_to_json(plan, before)}
+
+
+def _flat(state: PlacementState) -> Record:
+    """As `asdict`, for a dataclass of plain values: this runs for every placement of every decision."""
+    return {name: getattr(state, name) for name in PlacementState.__slots__}
 
 
 def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan]]:

@@ -58,6 +58,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
     ) -> None:
         self._clock = clock
         self._limits = limits
+        self._placements = limits.placements()
         self._slots = slots
         self._make_server = make_server
         self._router = router
@@ -106,7 +107,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
                 raise self.failures[0]
 
     async def observe(self) -> Observation:
-        by_placement: dict[Placement, list[Member]] = {placement: [] for placement in self._limits.placements()}
+        by_placement: dict[Placement, list[Member]] = {placement: [] for placement in self._placements}
         for member in self._members:
             by_placement[member.placement].append(member)
         seats = {
@@ -138,12 +139,12 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         """Stop what is too much, then start what is missing while GPUs are free."""
         if self._closing:
             return
-        for placement in self._limits.placements():
+        for placement in self._placements:
             active = [m for m in self._members if m.placement == placement and _active(m)]
             surplus = len(active) - self._wanted[placement]
             for member in sorted(active, key=self._stop_order)[: max(surplus, 0)]:
                 self._stop(member)
-        for placement in self._limits.placements():
+        for placement in self._placements:
             active = [m for m in self._members if m.placement == placement and _active(m)]
             for _ in range(self._wanted[placement] - len(active)):
                 if not self._start(placement):

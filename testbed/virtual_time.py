@@ -5,8 +5,9 @@ machine computes never changes a result. There are no sockets and no subprocesse
 """
 
 import asyncio
-import math
+from collections import deque
 from collections.abc import Callable
+from heapq import heapify, heappop
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,45 +17,49 @@ class VirtualDeadlock(RuntimeError):
     """Every task waits and no timer is set: virtual time has nowhere to go."""
 
 
-class _TimerClock:
-    """Stands where a selector would: instead of waiting for sockets, moves the loop's clock to the next timer."""
-
-    def __init__(self, loop: "VirtualTimeLoop") -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise VirtualDeadlock(self._loop.describe_deadlock())
-        if timeout > 0:
-            self._loop.jump_to_next_timer()
-        return []
-
-
 class VirtualTimeLoop(asyncio.BaseEventLoop):
     """Virtual time starts at 0 and moves only when every task waits.
 
     Raises VirtualDeadlock out of `run_until_complete` when every task waits and no timer is set.
     """
 
-    # Filled by BaseEventLoop: the heap of pending timers, soonest first.
+    # Filled by BaseEventLoop: what is to run now, and the heap of pending timers, soonest first.
+    _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
-        self._selector = _TimerClock(self)
+        self._cancelled_timers = 0
 
     def time(self) -> float:
         return self._now_s
 
-    def jump_to_next_timer(self) -> None:
-        # Set to the very value, not added up: a sum may miss it by a rounding error.
-        self._now_s = max(self._now_s, self._scheduled[0].when())
-        # BaseEventLoop fires timers before now + resolution: the smallest step that a float at `now` can make, so
-        # that timers due now fire and no others. A fixed one would round away far from 0 and fire none.
-        self._clock_resolution = math.ulp(self._now_s)
+    def _run_once(self) -> None:
+        """One turn of the loop, which BaseEventLoop takes until it is stopped: run what is ready, in order; when
+        nothing is, go to the time of the next timer and make ready all that are due then."""
+        ready = self._ready
+        if not ready and not self._stopping:
+            self._jump()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
 
-    def describe_deadlock(self) -> str:
+    def _jump(self) -> None:
+        timers = self._scheduled
+        while timers and timers[0].cancelled():
+            heappop(timers)._scheduled = False  # type: ignore[attr-defined]
+        if not timers:
+            raise VirtualDeadlock(self._describe_deadlock())
+        self._now_s = max(self._now_s, timers[0].when())
+        while timers and timers[0].when() <= self._now_s:
+            timer = heappop(timers)
+            timer._scheduled = False  # type: ignore[attr-defined]
+            self._ready.append(timer)
+
+    def _describe_deadlock(self) -> str:
         waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
         named = ", ".join(waiting[:8]) + (", ..." if len(waiting) > 8 else "")
         return f"nothing left to happen at {self._now_s:.3f} s of virtual time, while these tasks wait: {named}"
@@ -73,10 +78,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             future.set_exception(error)
         return future
 
-    # The rest is what BaseEventLoop asks of a subclass.
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        """No sockets, no events."""
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:  # noqa: ARG002 - the hook's signature
+        """A cancelled timer is dropped when its time comes, or with all the others when they are the most."""
+        self._cancelled_timers += 1
+        if self._cancelled_timers > 1000 and 2 * self._cancelled_timers > len(self._scheduled):
+            self._scheduled[:] = [timer for timer in self._scheduled if not timer.cancelled()]
+            heapify(self._scheduled)
+            self._cancelled_timers = 0
 
     def _write_to_self(self) -> None:
         """Nothing sleeps that would have to be woken."""
