@@ -106,9 +106,15 @@ class VllmServer:
             except BaseException as error:
                 if isinstance(error, TimeoutError) and limit.expired():
                     error = self._error(f"was not ready within {self._host.start_timeout_s:g} s")
+                broken_off = isinstance(error, asyncio.CancelledError)
                 if self.state is ServerState.STARTING:
-                    self._lifecycle.to(ServerState.FAILED, str(error) or type(error).__name__)
+                    if broken_off:
+                        self._lifecycle.to(ServerState.STOPPING, "no longer wanted while it started")
+                    else:
+                        self._lifecycle.to(ServerState.FAILED, str(error) or type(error).__name__)
                 await self._release()
+                if broken_off and self.state is ServerState.STOPPING:
+                    self._lifecycle.to(ServerState.STOPPED)
                 raise error from None
         self._lifecycle.to(ServerState.READY)
         self._host.tasks.create_task(self._watch(), name=f"watch {self.server_id}")

@@ -26,6 +26,17 @@ class RunClock:
 
     async def sleep_until(self, at_s: float) -> None:
         """Return at `at_s`, or at once when it has passed."""
-        delay_s = at_s - self.now_s()
-        if delay_s > 0:
-            await asyncio.sleep(delay_s)
+        if at_s <= self.now_s():
+            return
+        # Not asyncio.sleep: a delay added to now would miss the time by a rounding error.
+        woken = self._loop.create_future()
+        timer = self._loop.call_at(self._origin_s + at_s, _wake, woken)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
