@@ -103,7 +103,7 @@ def run_experiment(experiment: Experiment, folder: Path, view: ProgressView) -> 
     manifest = _opening_manifest(experiment, written)
     manifest.write(folder)
     interrupted, failure = False, None
-    with experiment.setting.source, _terminate_as_interrupt():
+    with experiment.setting.source, _interruptible():
         for name, policy in experiment.policies.items():
             manifest = manifest.with_policy(name, PolicyRecord(status="running"))
             manifest.write(folder)
@@ -182,13 +182,16 @@ def _opening_manifest(experiment: Experiment, scenario_text: str) -> RunManifest
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def _interruptible() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, and both work in a background job, where a shell has SIGINT ignored: a run that
+    holds GPUs must be stoppable."""
+    terminate = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 @contextmanager

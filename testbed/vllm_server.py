@@ -24,8 +24,9 @@ _HEALTH_EVERY_S = 0.2
 # Short: while the answer is waited for, a death of the process goes unnoticed.
 _HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 _CONTROL_TIMEOUT_S = 5.0
-# vLLM ends within 1 s of SIGTERM, or (seen during start-up) hangs.
-_TERM_S = 10.0
+# A server that was READY ends within 1 s of SIGTERM; one that starts may hang, and has nothing to put in order.
+_TERM_S = 5.0
+_TERM_STARTING_S = 0.5
 # Used where the model's config is not at hand: no model in common use has fewer tokens.
 _SMALL_VOCABULARY = 32_000
 
@@ -266,7 +267,7 @@ class VllmServer:
     async def _release(self) -> None:
         """End what runs, close what is open. Twice is harmless."""
         if self._process is not None:
-            await self._process.end(_TERM_S)
+            await self._process.end(_TERM_S if self._client is not None else _TERM_STARTING_S)
         if self._client is not None:
             await self._client.close()
         if self._control is not None:
