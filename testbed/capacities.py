@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from controller.types import Capacity, FleetLimits
 from profiler.capacity import Theta, theta_tokens_per_s
-from profiler.profile import ServerProfile, load_profile
+from profiler.model_shapes import MODEL_SHAPES
+from profiler.profile import KvCache, ServerProfile, load_profile
 from testbed.offered_load import LengthMix
 from testbed.scenario import Mode, ModelConfig, Scenario, ScenarioError
 from workloads.request import Tier
@@ -47,9 +48,10 @@ def capacities(
         if lengths is None:
             continue
         strictest = strictest_slo(slos, lengths.tiers)
+        profile = served_profile(profile, scenario.models[name])
         try:
             theta = theta_tokens_per_s(
-                served_profile(profile, scenario.models[name]),
+                profile,
                 lengths.prompt_mean,
                 lengths.output_mean,
                 strictest.ttft_s,
@@ -68,7 +70,7 @@ def capacities(
 
 
 def served_profile(profile: ServerProfile, model: ModelConfig) -> ServerProfile:
-    """The profile with the batch limits that the scenario starts its servers with."""
+    """The profile with the batch limits and the KV cache that the scenario starts its servers with."""
     engine = profile.engine.model_copy(
         update={
             "max_num_seqs": model.max_num_seqs,
@@ -76,7 +78,18 @@ def served_profile(profile: ServerProfile, model: ModelConfig) -> ServerProfile:
             "max_model_len": model.max_model_len or profile.engine.max_model_len,
         }
     )
-    return profile.model_copy(update={"engine": engine})
+    return profile.model_copy(update={"engine": engine, "kv_cache": _kv_cache(profile, model)})
+
+
+def _kv_cache(profile: ServerProfile, model: ModelConfig) -> KvCache:
+    """The profile's, unless the scenario gives its bytes and the model's shape tells how many tokens those hold."""
+    given, shape = model.vllm.kv_cache_memory_bytes, MODEL_SHAPES.get(profile.model.name)
+    if given is None or shape is None:
+        return profile.kv_cache
+    block_size = profile.kv_cache.block_size
+    per_block = block_size * shape.kv_bytes_per_token(model.vllm.dtype or profile.engine.dtype)
+    blocks = max(1, given * profile.gpu.count // per_block)
+    return KvCache(num_gpu_blocks=blocks, block_size=block_size, max_tokens=blocks * block_size)
 
 
 def strictest_slo(slos: Mapping[Tier, Slo], tiers: frozenset[Tier]) -> Slo:

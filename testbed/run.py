@@ -14,7 +14,9 @@ import uvloop
 import yaml
 
 from controller.catalogue import make_policy
-from controller.types import Policy
+from controller.ilp import check_limits
+from controller.parameters import LongTermParameters
+from controller.types import FleetLimits, Policy
 from results.manifest import GpuRecord, PolicyRecord, RunManifest, SloRecord, Status
 from results.provenance import checkout_commit, host_facts, installed_versions
 from results.recorder import RunRecorder
@@ -70,11 +72,12 @@ def prepare(scenario: Scenario, scenario_path: Path, policies: Sequence[str]) ->
         try:
             made[name] = make_policy(name, scenario.policies.get(name, {}))
         except ValueError as error:
-            raise ScenarioError(f"policy {name}: {error}") from error
+            raise ScenarioError(str(error)) from error
     profiles = load_profiles(scenario)
     load = offered_load(scenario, scenario_path)
     found = capacities(scenario, profiles, load.mix)
     limits = fleet_limits(scenario, found)
+    _check_plannable(scenario, limits, made)
     source = _server_source(scenario, found)
     setting = Setting(
         scenario=scenario,
@@ -84,6 +87,23 @@ def prepare(scenario: Scenario, scenario_path: Path, policies: Sequence[str]) ->
         flush_every_s=None if scenario.mode is Mode.VIRTUAL else FLUSH_EVERY_S,
     )
     return Experiment(policies=made, setting=setting)
+
+
+def _check_plannable(scenario: Scenario, limits: FleetLimits, policies: dict[str, Policy]) -> None:
+    """What a policy would stumble over at its first decision is said before anything starts."""
+    try:
+        check_limits(limits)
+    except ValueError as error:
+        raise ScenarioError(str(error)) from error
+    for name, policy in policies.items():
+        parameters = getattr(policy, "parameters", None)
+        if isinstance(parameters, LongTermParameters):
+            steps = parameters.forecast.step_s / scenario.demand_bin_s
+            if steps < 1 or abs(steps - round(steps)) > 1e-6:
+                raise ScenarioError(
+                    f"policies.{name}.forecast.step_s {parameters.forecast.step_s:g} is no multiple of "
+                    f"demand_bin_s {scenario.demand_bin_s:g}; change one of them"
+                )
 
 
 def _server_source(scenario: Scenario, found: dict[tuple[str, str], ModelCapacity]) -> ServerSource:

@@ -149,6 +149,19 @@ class CapacityConfig(Strict):
     extrapolate: bool = False
 
 
+class PortRange(Strict):
+    """Where real servers listen, on 127.0.0.1. Below 32768 the system takes no ports for outgoing connections."""
+
+    first: int = Field(default=20_000, ge=1024, le=65_535)
+    last: int = Field(default=29_999, ge=1024, le=65_535)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "PortRange":
+        if self.first > self.last:
+            raise ValueError(f"first {self.first} lies above last {self.last}; swap them")
+        return self
+
+
 class Scenario(Strict):
     """An experiment. `seed` is mandatory: the same scenario and seed give the same bytes in virtual time."""
 
@@ -172,6 +185,8 @@ class Scenario(Strict):
     drain_s: Positive = 600.0
     grace_s: Positive = 26 * 3600.0
     request_timeout_s: Positive | None = None
+    server_start_timeout_s: Positive = 1800.0
+    ports: PortRange = PortRange()
 
     @field_validator("policies", mode="before")
     @classmethod

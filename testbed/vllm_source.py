@@ -45,7 +45,7 @@ class VllmSource(AbstractContextManager["VllmSource"]):
         self._found = found
         self._owned = _owned_gpus(scenario)
         self._guard = ProcessGuard()
-        self._ports = Ports()
+        self._ports = Ports(first=scenario.ports.first, last=scenario.ports.last)
         self._host: VllmHost | None = None
 
     def __enter__(self) -> "VllmSource":
@@ -76,7 +76,12 @@ class VllmSource(AbstractContextManager["VllmSource"]):
             logs = folder / "logs"
             logs.mkdir(parents=True, exist_ok=True)
             self._host = VllmHost(
-                python=self._python, log_folder=logs.absolute(), guard=self._guard, tasks=tasks, ports=self._ports
+                python=self._python,
+                log_folder=logs.absolute(),
+                guard=self._guard,
+                tasks=tasks,
+                ports=self._ports,
+                start_timeout_s=self._scenario.server_start_timeout_s,
             )
         return VllmServer(
             server_spec(self._scenario, placement, self._model_path(placement.model, folder)),
