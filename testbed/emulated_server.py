@@ -49,7 +49,8 @@ class EmulatedServer:
         self._waiters: dict[Sequence, asyncio.Future[float]] = {}
         self._streams: dict[Sequence, asyncio.Queue[int]] = {}
         self._streamed: dict[Sequence, int] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_s = 0.0
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -202,12 +203,13 @@ class EmulatedServer:
         """One timer, at the engine's next event."""
         event_s = self._engine.next_event_s
         if self._timer is not None:
-            if event_s is not None and self._timer.when() == self._clock.loop_time(event_s):
+            if event_s == self._timer_s:
                 return
             self._timer.cancel()
             self._timer = None
         if event_s is not None:
             self._timer = self._loop.call_at(self._clock.loop_time(event_s), self._advance)
+            self._timer_s = event_s
 
     def _advance(self) -> None:
         self._timer = None
