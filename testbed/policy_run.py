@@ -48,7 +48,6 @@ class Progress:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     niw_queued: int = 0
     servers: dict[tuple[str, ServerState], int] = field(default_factory=dict)
-    gpus: dict[str, float] = field(default_factory=dict)
 
     @property
     def ended(self) -> int:
@@ -224,6 +223,7 @@ class PolicyRun:
             self._record_state(at_s, server_id, state, reason)
         else:
             self._before_start.append((at_s, server_id, state, reason))
+        self._progress.servers = self._fleet.counts()
         if state is ServerState.FAILED:
             self._fleet.server_died(server_id)
 

@@ -1,0 +1,397 @@
+"""A server that does what it is told, a fleet of such, and a small experiment on emulated servers."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.niw import NiwRules
+from controller.types import Capacity, FleetLimits, Placement, Pool, ScalingPlan
+from profiler.profile import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance, ServerProfile
+from profiler.profile import Lifecycle as LifecycleTimes
+from profiler.step_time import StepTimeModel
+from results.recorder import RunRecorder
+from results.run_folder import PolicyFolder
+from testbed.demand_meter import DemandMeter
+from testbed.fleet import ServerFleet
+from testbed.gpu_slots import GpuSlots
+from testbed.lifecycle import Lifecycle
+from testbed.niw_queue import NiwQueue
+from testbed.policy_run import PolicyRun, Progress
+from testbed.router import Router
+from testbed.run import Experiment, prepare
+from testbed.scenario import load_scenario
+from testbed.server import ServerError, ServerLoad, ServerSpec, ServerState
+from testbed.virtual_time import VirtualTimeLoop
+from workloads.clock import RunClock
+from workloads.completion import Completion, Outcome
+from workloads.request import Request, Tier
+
+Change = tuple[float, str, ServerState, str]
+
+
+def _in_virtual_time(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(coroutine)
+
+
+def _request(
+    request_id: int = 0,
+    *,
+    arrival_s: float = 0.0,
+    model: str = "m",
+    region: str = "west",
+    tier: Tier = Tier.IW_F,
+    tokens: int = 100,
+) -> Request:
+    return Request(
+        request_id=request_id,
+        arrival_s=arrival_s,
+        model=model,
+        region=region,
+        tier=tier,
+        prompt_tokens=tokens // 2,
+        output_tokens=tokens - tokens // 2,
+    )
+
+
+@dataclass(eq=False)
+class ScriptedServer:
+    """Takes `start_s` to start, `serve_s` for every request, `stop_s` to stop; `refuses_to_start` says why it cannot."""
+
+    server_id: str
+    clock: RunClock
+    on_change: Callable[[str, ServerState, str], None] = lambda *_: None
+    placement: Placement = Placement("m", "west", "h100")
+    gpus: float = 1.0
+    start_s: float = 10.0
+    serve_s: float = 5.0
+    stop_s: float = 2.0
+    refuses_to_start: str = ""
+    kv_capacity_tokens: int = 1000
+    sent: list[Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.spec = ServerSpec(
+            model=self.placement.model, region=self.placement.region, gpu_type=self.placement.gpu_type, gpus=self.gpus
+        )
+        self._lifecycle = Lifecycle(self.server_id, self.on_change)
+        self._over = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._in_flight = 0
+
+    @property
+    def state(self) -> ServerState:
+        return self._lifecycle.state
+
+    async def start(self) -> None:
+        await asyncio.sleep(self.start_s)
+        if self.refuses_to_start:
+            self._lifecycle.to(ServerState.FAILED, self.refuses_to_start)
+            raise ServerError(self.refuses_to_start)
+        self._lifecycle.to(ServerState.READY)
+
+    async def send(self, request: Request) -> Completion:
+        assert self.state is ServerState.READY, "the router sends to READY servers only"
+        sent_s = self.clock.now_s()
+        self.sent.append(request)
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(self.serve_s):
+                await self._over.wait()
+            outcome, reason, tokens = Outcome.FAILED, f"server {self.server_id} is over", 0
+        except TimeoutError:
+            outcome, reason, tokens = Outcome.COMPLETED, "", request.output_tokens
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+        now_s = self.clock.now_s()
+        return Completion(
+            request=request,
+            server_id=self.server_id,
+            region=self.spec.region,
+            sent_s=sent_s,
+            first_token_s=now_s if tokens else None,
+            last_token_s=now_s,
+            output_tokens=tokens,
+            outcome=outcome,
+            reason=reason,
+        )
+
+    async def load(self) -> ServerLoad:
+        return ServerLoad(
+            at_s=self.clock.now_s(), num_requests_running=self._in_flight, num_requests_waiting=0, kv_cache_usage=0.0
+        )
+
+    async def stop(self, drain_s: float) -> None:
+        if self.state in (ServerState.STOPPED, ServerState.FAILED):
+            return
+        if self.state is ServerState.READY:
+            self._lifecycle.to(ServerState.DRAINING)
+        if self.state is ServerState.DRAINING:
+            try:
+                async with asyncio.timeout(drain_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                self._over.set()
+        if self.state is not ServerState.STOPPING:
+            self._lifecycle.to(ServerState.STOPPING)
+        await asyncio.sleep(self.stop_s)
+        self._lifecycle.to(ServerState.STOPPED)
+
+    def die(self, reason: str) -> None:
+        """From one moment to the next, with all that it has."""
+        self._over.set()
+        self._lifecycle.to(ServerState.FAILED, reason)
+
+
+class SmallFleet:
+    """Two regions of `gpus` GPUs each, and everything a fleet needs. Make it inside a running loop.
+
+    `change` is called with every server that is made, before it starts.
+    """
+
+    def __init__(
+        self,
+        *,
+        gpus: int = 4,
+        models: Mapping[str, int] | None = None,
+        change: Callable[[ScriptedServer], None] = lambda _: None,
+        drain_s: float = 100.0,
+    ) -> None:
+        sizes = dict(models or {"m": 1})
+        self.clock = RunClock()
+        self.limits = FleetLimits(
+            models=tuple(sizes),
+            regions=("west", "east"),
+            capacity={
+                (model, "h100"): Capacity(theta_tokens_per_s=1000.0, gpus=size, start_s=10.0)
+                for model, size in sizes.items()
+            },
+            quota_gpus={("west", "h100"): gpus, ("east", "h100"): gpus},
+            min_servers=0,
+        )
+        self.slots = {
+            ("west", "h100"): GpuSlots(range(gpus)),
+            ("east", "h100"): GpuSlots(range(gpus, 2 * gpus)),
+        }
+        self.servers: list[ScriptedServer] = []
+        self.changes: list[Change] = []
+        self.completions: list[Completion] = []
+        self._change = change
+        pools = tuple(Pool(model, region) for model in sizes for region in ("west", "east"))
+        self.meter = DemandMeter(pools, bin_s=60.0, interactive_before={}, niw_before={})
+        preferred = {"west": ("west", "east"), "east": ("east", "west")}
+        self.router = Router(
+            clock=self.clock,
+            pools=pools,
+            preferred=preferred,
+            region_threshold=0.70,
+            no_server_timeout_s=50.0,
+            request_timeout_s=None,
+            on_end=self.completions.append,
+            on_room=lambda _: None,
+        )
+        self.fleet = ServerFleet(
+            clock=self.clock,
+            limits=self.limits,
+            slots=self.slots,
+            make_server=self._make,
+            router=self.router,
+            niw_queue=NiwQueue(
+                NiwRules(),
+                clock=self.clock,
+                models=tuple(sizes),
+                preferred=preferred,
+                utilisation=self.router.utilisation,
+                release=lambda *_: None,
+            ),
+            meter=self.meter,
+            capacity_tokens=lambda server: float(server.kv_capacity_tokens),
+            drain_s=drain_s,
+        )
+
+    def _make(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...]) -> ScriptedServer:
+        server = ScriptedServer(
+            server_id,
+            self.clock,
+            self._changed,
+            placement,
+            gpus=self.limits.capacity[(placement.model, placement.gpu_type)].gpus,
+        )
+        self._change(server)
+        self.servers.append(server)
+        return server
+
+    def _changed(self, server_id: str, state: ServerState, reason: str) -> None:
+        self.changes.append((self.clock.now_s(), server_id, state, reason))
+        if state is ServerState.FAILED:
+            self.fleet.server_died(server_id)
+
+    def place(self, region: str = "west", model: str = "m") -> Placement:
+        return Placement(model, region, "h100")
+
+    async def want(self, west: int = 0, east: int = 0, model: str = "m") -> None:
+        """Apply a plan of so many servers."""
+        counts = {self.place("west", model): west, self.place("east", model): east}
+        await self.fleet.apply(ScalingPlan(counts=counts, next_decision_s=0.0))
+
+    def used_gpus(self, region: str = "west") -> float:
+        return self.slots[(region, "h100")].used_gpus
+
+    def in_state(self, state: ServerState) -> list[str]:
+        return [server.server_id for server in self.servers if server.state is state]
+
+
+def _profile() -> ServerProfile:
+    """A server with room for 4096 tokens that is slow enough to be filled by a few requests per second."""
+    return ServerProfile(
+        name="slow",
+        kind="analytical",
+        model=ProfiledModel(name="slow"),
+        gpu=ProfiledGpu(type="h100", count=1),
+        engine=EngineArgs(max_num_seqs=32, max_num_batched_tokens=1024, max_model_len=2048),
+        kv_cache=KvCache(num_gpu_blocks=256, block_size=16, max_tokens=4096),
+        step_time=StepTimeModel(
+            overhead_s=0.01,
+            weights_s=0.02,
+            per_token_s=2e-4,
+            per_sequence_s=1e-4,
+            per_kv_token_s=1e-6,
+            per_prefill_pair_s=1e-8,
+        ),
+        lifecycle=LifecycleTimes(warm_start_s=10.0, stop_s=3.0),
+        provenance=Provenance(source="made up"),
+    )
+
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "seed": 5,
+    "models": {"a": {"profiles": {"h100": "slow.json"}, "max_num_seqs": 32, "max_num_batched_tokens": 1024}},
+    "regions": {"west": {"gpus": {"h100": 4}}, "east": {"gpus": {"h100": 3}}},
+    "workload": {
+        "history_h": 24,
+        "synthetic": {
+            "day_s": 300,
+            "horizon_h": 24,
+            "mean_requests_per_s": 5.0,
+            "shares_of": "requests",
+            "models": {
+                "a": {
+                    "share": 1.0,
+                    "max_model_len": 2048,
+                    "prompt_tokens": [[0.0, 20], [0.9, 400], [1.0, 1500]],
+                    "output_tokens": [[0.0, 2], [0.5, 60], [1.0, 200]],
+                },
+            },
+            "regions": {"west": {"share": 0.6}, "east": {"share": 0.4}},
+            "tenants": 1,
+        },
+    },
+    "tiers": {"IW-F": {"ttft_s": 3.0}},
+    "niw": {"promote_after_s": 120},
+    "demand_bin_s": 5,
+    "gauge_every_s": 10,
+    "drain_s": 20,
+    "grace_s": 600,
+    "policies": {
+        "reactive": {"interval_s": 5},
+        "static": {},
+        "lt-i": {
+            "period_s": 50,
+            "interval_s": 5,
+            "forecast": {"method": "seasonal-naive", "step_s": 10, "season_s": 300},
+        },
+        "lt-u": {
+            "period_s": 50,
+            "interval_s": 5,
+            "forecast": {"method": "last-level", "step_s": 10, "season_s": 300},
+        },
+        "lt-ua": {
+            "period_s": 50,
+            "interval_s": 5,
+            "late_window_s": 20,
+            "observed_window_s": 10,
+            "forecast": {"method": "seasonal-naive", "step_s": 10, "season_s": 300},
+        },
+    },
+}
+
+
+class SmallScenario:
+    """Writes the scenario `SMALL`, changed as told, into a folder, with the profile it needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        _profile().save(folder / "slow.json")
+
+    def values(self, **changes: Any) -> dict[str, Any]:
+        """A fresh copy with top-level keys replaced."""
+        values = deepcopy(SMALL)
+        values["models"]["a"]["profiles"]["h100"] = str(self.folder / "slow.json")
+        return {**values, **changes}
+
+    def write(self, values: Mapping[str, Any] | None = None) -> Path:
+        path = self.folder / "small.yaml"
+        path.write_text(yaml.safe_dump(dict(values or self.values()), sort_keys=False), encoding="utf-8")
+        return path
+
+    def experiment(self, *overrides: str, values: Mapping[str, Any] | None = None) -> Experiment:
+        return prepare(*load_scenario(str(self.write(values)), overrides), [])
+
+
+def _run_policy(experiment: Experiment, policy: str, folder: Path) -> PolicyFolder:
+    """Run one policy to its end in virtual time; returns what it recorded."""
+    trace = experiment.setting.load.trace
+    progress = Progress(policy=policy, horizon_s=trace.horizon_s, offered=len(trace))
+
+    async def run(recorder: RunRecorder) -> None:
+        await PolicyRun(experiment.setting, experiment.policies[policy], recorder, progress, folder).run()
+
+    with RunRecorder(folder) as recorder:
+        _in_virtual_time(run(recorder))
+    return PolicyFolder(name=policy, path=folder)
+
+
+@pytest.fixture(scope="session")
+def in_virtual_time() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    return _in_virtual_time
+
+
+@pytest.fixture(scope="session")
+def make_request() -> Callable[..., Request]:
+    return _request
+
+
+@pytest.fixture(scope="session")
+def scripted_server() -> type[ScriptedServer]:
+    return ScriptedServer
+
+
+@pytest.fixture(scope="session")
+def small_fleet() -> type[SmallFleet]:
+    return SmallFleet
+
+
+@pytest.fixture
+def slow_profile() -> ServerProfile:
+    return _profile()
+
+
+@pytest.fixture
+def small_scenario(tmp_path: Path) -> SmallScenario:
+    return SmallScenario(tmp_path)
+
+
+@pytest.fixture
+def run_policy() -> Callable[[Experiment, str, Path], PolicyFolder]:
+    return _run_policy
