@@ -78,9 +78,11 @@ class NiwQueue:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            await self._clock.sleep_until(self._rules.promotion_s(min(heads)))
+            due_s = self._rules.promotion_s(min(heads))
+            await self._clock.sleep_until(due_s)
+            # The clock may read a hair less than `due_s` now; to wait for that again would be to wait forever.
             for model, queue in self._waiting.items():
-                while queue and self._clock.now_s() >= self._rules.promotion_s(queue[0].arrival_s):
+                while queue and self._rules.promotion_s(queue[0].arrival_s) <= max(due_s, self._clock.now_s()):
                     self._release(self._pop(model), None)
 
     def drain(self) -> list[Request]:

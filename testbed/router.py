@@ -1,8 +1,9 @@
 """Sends every request to a server: region by the 0.70 rule, server by the shortest queue, on counts it owns."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from controller.routing import choose_region, choose_server
 from controller.types import Pool
@@ -24,16 +25,18 @@ class Seat:
 
 @dataclass(slots=True)
 class PoolSeats:
-    """The seats of one pool, and their sums."""
+    """The seats of one pool, and their sums. `coming_tokens` are of requests that will be sent here at once."""
 
     seats: list[Seat] = field(default_factory=list)
     capacity_tokens: float = 0.0
     outstanding_tokens: int = 0
+    coming_tokens: int = 0
 
     @property
     def utilisation(self) -> float:
         """Tokens in flight over the tokens that fit; infinite with no server."""
-        return self.outstanding_tokens / self.capacity_tokens if self.seats else float("inf")
+        taken = self.outstanding_tokens + self.coming_tokens
+        return taken / self.capacity_tokens if self.seats else float("inf")
 
 
 class Router:
@@ -100,19 +103,29 @@ class Router:
 
     # Requests.
 
-    async def serve(self, request: Request, pool: Pool | None = None) -> None:
+    def serve(self, request: Request, pool: Pool | None = None) -> Coroutine[Any, Any, None]:
         """Carry one request to its end; `pool` fixes where, else the routing rule chooses. Never raises but when
-        cancelled, and then too the request has its Completion."""
-        handed_s = self._clock.now_s()
+        cancelled, and then too the request has its Completion.
+
+        What is fixed to a pool counts there from this call on: a task has its first turn only later, and until then
+        others would find the same room.
+        """
+        if pool is not None:
+            self._pools[pool].coming_tokens += request.total_tokens
+        return self._serve(request, pool)
+
+    async def _serve(self, request: Request, pool: Pool | None) -> None:
+        if pool is not None:
+            self._pools[pool].coming_tokens -= request.total_tokens
         try:
             if not self._ready[request.model].is_set() and not await self._wait_for_server(request):
-                self._end_unsent(request, handed_s, Outcome.REJECTED, self._no_server(request))
+                self._end_unsent(request, Outcome.REJECTED, self._no_server(request))
                 return
             at = pool if pool is not None and self._pools[pool].seats else self._choose_pool(request)
         except asyncio.CancelledError:
-            self._end_unsent(request, handed_s, Outcome.FAILED, self.ending_because)
+            self._end_unsent(request, Outcome.FAILED, self.ending_because)
             raise
-        await self._send(request, at, handed_s)
+        await self._send(request, at)
 
     def _choose_pool(self, request: Request) -> Pool:
         model = request.model
@@ -124,10 +137,11 @@ class Router:
         )
         return Pool(model, region)
 
-    async def _send(self, request: Request, pool: Pool, handed_s: float) -> None:
+    async def _send(self, request: Request, pool: Pool) -> None:
         seats = self._pools[pool]
         seat = seats.seats[choose_server([seat.outstanding_tokens for seat in seats.seats])]
         tokens = request.total_tokens
+        sent_s = self._clock.now_s()
         seat.outstanding_tokens += tokens
         seats.outstanding_tokens += tokens
         try:
@@ -138,9 +152,9 @@ class Router:
                     completion = await seat.server.send(request)
         except TimeoutError:
             reason = f"timeout: not done within {self._request_timeout_s:g} s on server {seat.server.server_id}"
-            completion = self._unfinished(request, handed_s, Outcome.FAILED, reason, seat)
+            completion = self._unfinished(request, sent_s, Outcome.FAILED, reason, seat)
         except asyncio.CancelledError:
-            self._on_end(self._unfinished(request, handed_s, Outcome.FAILED, self.ending_because, seat))
+            self._on_end(self._unfinished(request, sent_s, Outcome.FAILED, self.ending_because, seat))
             raise
         finally:
             seat.outstanding_tokens -= tokens
@@ -150,9 +164,12 @@ class Router:
         self._on_room(pool)
 
     async def _wait_for_server(self, request: Request) -> bool:
+        ready = self._ready[request.model]
         try:
             async with asyncio.timeout(self._no_server_timeout_s):
-                await self._ready[request.model].wait()
+                # A server may come and leave again before who waits for it has its turn.
+                while not ready.is_set():
+                    await ready.wait()
         except TimeoutError:
             return False
         return True
@@ -162,10 +179,10 @@ class Router:
 
     def end_unsent(self, request: Request) -> None:
         """A request that waits elsewhere (the NIW queue) when the run ends."""
-        self._end_unsent(request, self._clock.now_s(), Outcome.FAILED, self.ending_because)
+        self._end_unsent(request, Outcome.FAILED, self.ending_because)
 
-    def _end_unsent(self, request: Request, handed_s: float, outcome: Outcome, reason: str) -> None:
-        self._on_end(self._unfinished(request, handed_s, outcome, reason, None))
+    def _end_unsent(self, request: Request, outcome: Outcome, reason: str) -> None:
+        self._on_end(self._unfinished(request, self._clock.now_s(), outcome, reason, None))
 
     def _unfinished(
         self, request: Request, sent_s: float, outcome: Outcome, reason: str, seat: Seat | None

@@ -94,7 +94,7 @@ def test_when_blocks_run_out_the_last_is_preempted_and_still_gets_all_its_tokens
 def test_a_request_that_can_never_fit_is_refused_with_the_numbers() -> None:
     with pytest.raises(ValueError, match="400 tokens are over the KV cache of 320 tokens"):
         EmulatedEngine(STEP, limits(num_gpu_blocks=20)).submit(Sequence(300, 100), 0.0)
-    with pytest.raises(ValueError, match="40000 tokens .* over max_model_len 32768"):
+    with pytest.raises(ValueError, match=r"40000 tokens .* over max_model_len 32768"):
         EmulatedEngine(STEP, ROOMY).submit(Sequence(39_000, 1000), 0.0)
 
 

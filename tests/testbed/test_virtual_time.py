@@ -52,7 +52,7 @@ def test_waiting_for_nothing_is_said_instead_of_hanging() -> None:
     async def run() -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(VirtualDeadlock, match="nothing left to happen at 0.000 s"):
+    with pytest.raises(VirtualDeadlock, match=r"nothing left to happen at 0\.000 s"):
         in_virtual_time(run())
 
 

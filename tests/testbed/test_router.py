@@ -1,0 +1,319 @@
+"""Every request ends once, in the right region, on the right server, and only what was sent counts."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.types import Placement, Pool
+from testbed.router import Router
+from workloads.clock import RunClock
+from workloads.completion import Completion, Outcome
+
+WEST, EAST = Pool("m", "west"), Pool("m", "east")
+# Seconds; time 0 of a run is subtracted from the loop's time, which costs the last bits.
+HAIR_S = 1e-9
+
+
+class Scene:
+    """A router of one model in two regions, and what it told. Make it inside a running loop."""
+
+    def __init__(self, server: Any, **changes: Any) -> None:
+        self.clock = RunClock()
+        self.ended: list[Completion] = []
+        self.room: list[Pool] = []
+        self.router = Router(
+            **{
+                "clock": self.clock,
+                "pools": (WEST, EAST),
+                "preferred": {"west": ("west", "east"), "east": ("east", "west")},
+                "region_threshold": 0.70,
+                "no_server_timeout_s": 50.0,
+                "request_timeout_s": None,
+                "on_end": self.ended.append,
+                "on_room": self.room.append,
+                **changes,
+            }
+        )
+        self._server = server
+
+    async def ready(self, name: str, pool: Pool = WEST, capacity_tokens: float = 1000.0, **times: float) -> Any:
+        """A server that is READY and known to the router."""
+        placement = Placement(pool.model, pool.region, "h100")
+        server = self._server(name, self.clock, placement=placement, **{"start_s": 0.0, **times})
+        await server.start()
+        self.router.join(pool, server, capacity_tokens)
+        return server
+
+
+def test_a_request_goes_home_while_home_is_below_the_threshold_and_abroad_from_there_on(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        west, east = await scene.ready("w"), await scene.ready("e", EAST)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(8):
+                tasks.create_task(scene.router.serve(make_request(number, tokens=100)))
+        # 0.69 is below 0.70 and 0.70 is not: the seventh request still finds 600 of 1000 tokens taken.
+        assert [r.request_id for r in west.sent] == [0, 1, 2, 3, 4, 5, 6]
+        assert [r.request_id for r in east.sent] == [7]
+        assert {c.region for c in scene.ended} == {"west", "east"}
+
+    in_virtual_time(run())
+
+
+def test_when_all_regions_are_full_the_least_full_one_takes_the_request(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        west, east = await scene.ready("w"), await scene.ready("e", EAST)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(scene.router.serve(make_request(0, tokens=900), WEST))
+            tasks.create_task(scene.router.serve(make_request(1, tokens=800), EAST))
+            await asyncio.sleep(1.0)
+            tasks.create_task(scene.router.serve(make_request(2, tokens=10)))
+        assert [r.request_id for r in west.sent] == [0]
+        assert [r.request_id for r in east.sent] == [1, 2]
+
+    in_virtual_time(run())
+
+
+def test_a_region_without_a_server_is_passed_over(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        east = await scene.ready("e", EAST)
+        await scene.router.serve(make_request(region="west"))
+        await scene.router.serve(make_request(1, region="west"), WEST)
+        assert len(east.sent) == 2
+
+    in_virtual_time(run())
+
+
+def test_the_server_with_the_fewest_tokens_left_is_joined(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        first, second = await scene.ready("w1"), await scene.ready("w2")
+        async with asyncio.TaskGroup() as tasks:
+            for number, tokens in enumerate((300, 100, 100, 50, 60)):
+                tasks.create_task(scene.router.serve(make_request(number, tokens=tokens)))
+        # One request of 300 tokens outweighs three: counts of requests would say otherwise.
+        assert [r.request_id for r in first.sent] == [0]
+        assert [r.request_id for r in second.sent] == [1, 2, 3, 4]
+
+    in_virtual_time(run())
+
+
+def test_a_server_that_left_gets_nothing_new_and_finishes_what_it_has(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        leaves, stays = await scene.ready("w1"), await scene.ready("w2")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(scene.router.serve(make_request(0)))
+            await asyncio.sleep(1.0)
+            scene.router.leave(WEST, leaves)
+            scene.router.leave(WEST, leaves)
+            assert scene.router.utilisation(WEST) == 0.0
+            for number in range(1, 4):
+                tasks.create_task(scene.router.serve(make_request(number)))
+        assert [r.request_id for r in leaves.sent] == [0]
+        assert [r.request_id for r in stays.sent] == [1, 2, 3]
+        assert Counter(c.outcome for c in scene.ended) == {Outcome.COMPLETED: 4}
+        assert scene.router.utilisation(WEST) == 0.0
+
+    in_virtual_time(run())
+
+
+def test_utilisation_counts_the_tokens_of_what_the_router_sent_until_it_ended(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        assert scene.router.utilisation(WEST) == float("inf")
+        server = await scene.ready("w1", capacity_tokens=1000.0)
+        await scene.ready("w2", capacity_tokens=3000.0)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.send(make_request(9, tokens=500)))  # not the router's
+            tasks.create_task(scene.router.serve(make_request(0, tokens=400)))
+            await asyncio.sleep(1.0)
+            assert scene.router.utilisation(WEST) == pytest.approx(0.1)
+            assert sum(seat.outstanding_tokens for seat in scene.router.seats(WEST)) == 400
+        assert scene.router.utilisation(WEST) == 0.0
+
+    in_virtual_time(run())
+
+
+def test_without_a_server_a_request_waits_for_one(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(scene.router.serve(make_request()))
+            await asyncio.sleep(49.0)
+            await scene.ready("e", EAST)
+        (completion,) = scene.ended
+        assert completion.outcome is Outcome.COMPLETED
+        assert completion.sent_s == 49.0
+        assert completion.server_id == "e"
+
+    in_virtual_time(run())
+
+
+def test_a_request_that_finds_no_server_in_time_is_rejected_with_the_reason(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        await asyncio.sleep(3.0)
+        await scene.router.serve(make_request(arrival_s=3.0))
+        (completion,) = scene.ended
+        assert completion.outcome is Outcome.REJECTED
+        assert completion.reason == "no server of m was READY within 50 s"
+        assert (completion.server_id, completion.region) == ("", "")
+        # Never sent: it was given up then.
+        assert (completion.sent_s, completion.first_token_s, completion.last_token_s) == (53.0, None, 53.0)
+
+    in_virtual_time(run())
+
+
+def test_a_request_whose_awaited_server_leaves_at_once_waits_on_and_does_not_break_the_run(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(scene.router.serve(make_request()))
+            await asyncio.sleep(10.0)
+            server = await scene.ready("w1")
+            scene.router.leave(WEST, server)
+            await asyncio.sleep(10.0)
+            assert scene.ended == []
+            await scene.ready("w2")
+        (completion,) = scene.ended
+        assert (completion.outcome, completion.server_id, completion.sent_s) == (Outcome.COMPLETED, "w2", 20.0)
+
+    in_virtual_time(run())
+
+
+def test_the_wait_for_a_server_is_not_longer_for_servers_that_come_and_go(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(scene.router.serve(make_request()))
+            for _ in range(4):
+                await asyncio.sleep(15.0)
+                scene.router.leave(WEST, await scene.ready("w"))
+        (completion,) = scene.ended
+        assert (completion.outcome, completion.last_token_s) == (Outcome.REJECTED, 50.0)
+
+    in_virtual_time(run())
+
+
+def test_a_request_that_takes_too_long_fails_and_its_tokens_no_longer_count(
+    in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server, request_timeout_s=4.0)
+        await scene.ready("w", serve_s=5.0)
+        await scene.router.serve(make_request())
+        (completion,) = scene.ended
+        assert completion.outcome is Outcome.FAILED
+        assert completion.reason == "timeout: not done within 4 s on server w"
+        assert (completion.sent_s, completion.last_token_s, completion.output_tokens) == (0.0, 4.0, 0)
+        assert scene.router.utilisation(WEST) == 0.0
+        assert scene.room[-1] == WEST
+
+    in_virtual_time(run())
+
+
+@pytest.mark.parametrize("with_server", [True, False], ids=["on a server", "waiting for one"])
+def test_a_cancelled_request_fails_with_the_reason_of_the_end(
+    with_server: bool, in_virtual_time: Any, make_request: Any, scripted_server: Any
+) -> None:
+    async def run() -> None:
+        scene = Scene(scripted_server)
+        if with_server:
+            await scene.ready("w", serve_s=100.0)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(scene.router.serve(make_request()))
+            await asyncio.sleep(7.0)
+            task.cancel()
+        (completion,) = scene.ended
+        assert completion.outcome is Outcome.FAILED
+        assert completion.reason == "the run was interrupted"
+        assert completion.last_token_s == 7.0
+        assert (completion.region == "west") == with_server
+        assert scene.router.utilisation(WEST) == (0.0 if with_server else float("inf"))
+
+    in_virtual_time(run())
+
+
+asked = st.lists(
+    st.tuples(st.floats(0, 100), st.sampled_from(["west", "east"]), st.integers(2, 900), st.booleans()),
+    min_size=1,
+    max_size=30,
+)
+visits = st.lists(
+    st.tuples(st.floats(0, 100), st.floats(0, 80), st.sampled_from([WEST, EAST]), st.floats(0.1, 60)), max_size=5
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests=asked, servers=visits, request_timeout_s=st.sampled_from([None, 10.0]), broken_off_s=st.floats(50, 300))
+def test_whatever_comes_and_goes_every_request_ends_exactly_once_and_in_order(
+    requests: list[tuple[float, str, int, bool]],
+    servers: list[tuple[float, float, Pool, float]],
+    request_timeout_s: float | None,
+    broken_off_s: float,
+    in_virtual_time: Any,
+    make_request: Any,
+    scripted_server: Any,
+) -> None:
+    async def run() -> list[Completion]:
+        scene = Scene(scripted_server, request_timeout_s=request_timeout_s)
+
+        async def ask(number: int, at_s: float, region: str, tokens: int, fixed: bool) -> None:
+            await scene.clock.sleep_until(at_s)
+            request = make_request(number, arrival_s=at_s, region=region, tokens=tokens)
+            await scene.router.serve(request, EAST if fixed else None)
+
+        async def visit(number: int, at_s: float, stay_s: float, pool: Pool, serve_s: float) -> None:
+            await scene.clock.sleep_until(at_s)
+            server = await scene.ready(f"s{number}", pool, serve_s=serve_s)
+            await asyncio.sleep(stay_s)
+            scene.router.leave(pool, server)
+            await server.stop(5.0)
+
+        try:
+            async with asyncio.timeout(100.0 + broken_off_s), asyncio.TaskGroup() as tasks:
+                for number, server in enumerate(servers):
+                    tasks.create_task(visit(number, *server))
+                for number, request in enumerate(requests):
+                    tasks.create_task(ask(number, *request))
+        except TimeoutError:
+            pass
+        for pool in (WEST, EAST):
+            assert sum(seat.outstanding_tokens for seat in scene.router.seats(pool)) == 0
+        return scene.ended
+
+    ended = in_virtual_time(run())
+    assert sorted(c.request.request_id for c in ended) == list(range(len(requests)))
+    for completion in ended:
+        assert completion.request.arrival_s <= completion.sent_s + HAIR_S
+        assert completion.sent_s <= completion.last_token_s
+        if completion.first_token_s is not None:
+            assert completion.sent_s <= completion.first_token_s <= completion.last_token_s
+        assert (completion.reason == "") == (completion.outcome is Outcome.COMPLETED)
