@@ -99,9 +99,13 @@ class Decisions(_Record):
 
 
 class PolicySummary(_Record):
-    """One policy. `gpu_hours`: server time in a state that holds GPUs x the server's GPUs, within the run;
-    `wasted_gpu_hours`: the part of it STARTING, DRAINING or STOPPING. `usd` is None when a GPU type has no price; `slo_attainment` and `goodput_requests_per_s` count
-    requests that met every limit of their tier; goodput is per second of the time in which requests arrived."""
+    """One policy.
+
+    `gpu_hours`: server time in a state that holds GPUs x the server's GPUs, within the run; `wasted_gpu_hours`: the
+    part of it STARTING, DRAINING or STOPPING. `usd` is None when a GPU type has no price; `slo_attainment` and
+    `goodput_requests_per_s` count requests that met every limit of their tier; goodput is per second of the time in
+    which requests arrived.
+    """
 
     status: Status
     end_s: float

@@ -48,7 +48,7 @@ class DemandMeter:
     def _add(self, request: Request, tokens: int, now_s: float) -> None:
         table = self._interactive if request.tier.interactive else self._niw
         key = (request.model, request.region)
-        index = self._bins_before + int(now_s / self._bin_s)
+        index = self._bins_before + self._bins_until(now_s)
         series = table[key]
         if index >= len(series):
             series = table[key] = np.concatenate([series, np.zeros(max(len(series), index + 1 - len(series)))])
@@ -56,7 +56,7 @@ class DemandMeter:
 
     def history(self, now_s: float) -> DemandHistory:
         """The whole bins up to now. The arrays are views: past bins do not change any more."""
-        bins = int(now_s / self._bin_s + 1e-9)
+        bins = self._bins_until(now_s)
         count = self._bins_before + bins
         return DemandHistory(
             bin_s=self._bin_s,
@@ -64,6 +64,11 @@ class DemandMeter:
             interactive={key: _past(series, count) for key, series in self._interactive.items()},
             niw={key: _past(series, count) for key, series in self._niw.items()},
         )
+
+    def _bins_until(self, now_s: float) -> int:
+        """Whole bins from 0 to now. A clock that reads a hair less than a bin's end means its end: what is counted then
+        must not change a bin that has been shown as past."""
+        return int(now_s / self._bin_s + 1e-9)
 
 
 def _past(series: Series, count: int) -> Series:

@@ -139,14 +139,17 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         """Stop what is too much, then start what is missing while GPUs are free."""
         if self._closing:
             return
-        for placement in self._placements:
-            active = [m for m in self._members if m.placement == placement and _active(m)]
-            surplus = len(active) - self._wanted[placement]
-            for member in sorted(active, key=self._stop_order)[: max(surplus, 0)]:
-                self._stop(member)
-        for placement in self._placements:
-            active = [m for m in self._members if m.placement == placement and _active(m)]
-            for _ in range(self._wanted[placement] - len(active)):
+        active: dict[Placement, list[Member]] = {placement: [] for placement in self._placements}
+        for member in self._members:
+            if _active(member):
+                active[member.placement].append(member)
+        for placement, members in active.items():
+            surplus = len(members) - self._wanted[placement]
+            if surplus > 0:
+                for member in sorted(members, key=self._stop_order)[:surplus]:
+                    self._stop(member)
+        for placement, members in active.items():
+            for _ in range(self._wanted[placement] - len(members)):
                 if not self._start(placement):
                     break
 
@@ -189,6 +192,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
             await self._start_and_serve(member)
         except ServerError as error:
             self.failures.append(error)
+            self._lose(member)
         finally:
             self._router.leave(member.placement.pool, member.server)
             member.settled.set()
@@ -226,7 +230,13 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         for member in self._members:
             if member.server.server_id == server_id:
                 self._router.leave(member.placement.pool, member.server)
-                member.stop_asked.set()
+                self._lose(member)
+
+    def _lose(self, member: Member) -> None:
+        """A server failed. Nothing starts in its place before the next plan: what fails at once would fail forever."""
+        if not member.stop_asked.is_set():
+            member.stop_asked.set()
+            self._wanted[member.placement] -= 1
 
     def counts(self) -> dict[tuple[str, ServerState], int]:
         """Servers by (region, state)."""
@@ -240,8 +250,9 @@ def _active(member: Member) -> bool:
 def _state_of(members: list[Member], seats: list[Seat]) -> PlacementState:
     tokens = sum(seat.outstanding_tokens for seat in seats)
     capacity = sum(seat.capacity_tokens for seat in seats)
-    starting = sum(_active(m) and m.server.state is ServerState.STARTING for m in members)
-    ready = sum(_active(m) and m.server.state is ServerState.READY for m in members)
+    states = [member.server.state for member in members if _active(member)]
+    starting = states.count(ServerState.STARTING)
+    ready = len(states) - starting
     return PlacementState(
         starting=starting,
         ready=ready,

@@ -76,6 +76,7 @@ class PolicyRun:
         self._before_start: list[tuple[float, str, ServerState, str]] = []
         self._started = False
         self._main: asyncio.Task[object] | None = None
+        self._grace: asyncio.Timeout | None = None
         preferred = {region: scenario.preferred_regions(region) for region in limits.regions}
         pools = tuple(Pool(model, region) for model in limits.models for region in limits.regions)
         self._meter = DemandMeter(
@@ -93,6 +94,7 @@ class PolicyRun:
             request_timeout_s=scenario.request_timeout_s,
             on_end=self._ended,
             on_room=self._has_room,
+            why_ending=self._why_ending,
         )
         self._niw_queue = NiwQueue(
             NiwRules(
@@ -166,14 +168,20 @@ class PolicyRun:
         """Replay the workload and wait until every request has ended, `grace_s` after its horizon at most."""
         last_s = self._setting.load.trace.horizon_s + self._setting.scenario.grace_s
         try:
-            async with asyncio.timeout_at(self._clock.loop_time(last_s)), self._requests:
+            async with asyncio.timeout_at(self._clock.loop_time(last_s)) as self._grace, self._requests:
                 await self._replay.run()
                 await self._niw_queue.emptied()
         except TimeoutError:
-            self._router.ending_because = f"not done {self._setting.scenario.grace_s:g} s after the last arrival"
+            pass  # who was not done has been told so
         finally:
             for request in self._niw_queue.drain():
                 self._router.end_unsent(request)
+
+    def _why_ending(self) -> str:
+        """Why a request that is cut off now does not go on."""
+        if self._grace is not None and self._grace.expired():
+            return f"not done {self._setting.scenario.grace_s:g} s after the end of the workload"
+        return "the run was interrupted"
 
     # Requests.
 

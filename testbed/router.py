@@ -58,6 +58,7 @@ class Router:
         request_timeout_s: float | None,
         on_end: Callable[[Completion], None],
         on_room: Callable[[Pool], None],
+        why_ending: Callable[[], str],
     ) -> None:
         self._clock = clock
         self._pools = {pool: PoolSeats() for pool in pools}
@@ -67,8 +68,8 @@ class Router:
         self._request_timeout_s = request_timeout_s
         self._on_end = on_end
         self._on_room = on_room
+        self._why_ending = why_ending
         self._ready: dict[str, asyncio.Event] = {pool.model: asyncio.Event() for pool in pools}
-        self.ending_because = "the run was interrupted"
 
     # Servers come and go.
 
@@ -123,7 +124,7 @@ class Router:
                 return
             at = pool if pool is not None and self._pools[pool].seats else self._choose_pool(request)
         except asyncio.CancelledError:
-            self._end_unsent(request, Outcome.FAILED, self.ending_because)
+            self._end_unsent(request, Outcome.FAILED, self._why_ending())
             raise
         await self._send(request, at)
 
@@ -154,7 +155,7 @@ class Router:
             reason = f"timeout: not done within {self._request_timeout_s:g} s on server {seat.server.server_id}"
             completion = self._unfinished(request, sent_s, Outcome.FAILED, reason, seat)
         except asyncio.CancelledError:
-            self._on_end(self._unfinished(request, sent_s, Outcome.FAILED, self.ending_because, seat))
+            self._on_end(self._unfinished(request, sent_s, Outcome.FAILED, self._why_ending(), seat))
             raise
         finally:
             seat.outstanding_tokens -= tokens
@@ -179,7 +180,7 @@ class Router:
 
     def end_unsent(self, request: Request) -> None:
         """A request that waits elsewhere (the NIW queue) when the run ends."""
-        self._end_unsent(request, Outcome.FAILED, self.ending_because)
+        self._end_unsent(request, Outcome.FAILED, self._why_ending())
 
     def _end_unsent(self, request: Request, outcome: Outcome, reason: str) -> None:
         self._on_end(self._unfinished(request, self._clock.now_s(), outcome, reason, None))

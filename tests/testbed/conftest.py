@@ -382,7 +382,7 @@ def small_fleet() -> type[SmallFleet]:
     return SmallFleet
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slow_profile() -> ServerProfile:
     return _profile()
 

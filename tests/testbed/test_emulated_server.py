@@ -1,0 +1,216 @@
+"""The emulated server on a clock: lifecycle times are paid, and every request ends once, whatever is done to the server."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.emulated_server import EmulatedServer
+from testbed.server import ServerSpec, ServerState
+from workloads.clock import RunClock
+from workloads.completion import Completion, Outcome
+
+
+@pytest.fixture(scope="session")
+def emulated(slow_profile: Any) -> Any:
+    """Make an emulated server inside a running loop; `told` collects its changes as (time, state)."""
+
+    def make(told: list[tuple[float, ServerState]] | None = None, **given: Any) -> EmulatedServer:
+        clock = RunClock()
+
+        def on_change(_: str, state: ServerState, __: str) -> None:
+            if told is not None:
+                told.append((clock.now_s(), state))
+
+        spec = ServerSpec(
+            model="a", region="west", gpu_type="h100", gpus=1.0, max_num_seqs=32, max_num_batched_tokens=1024
+        )
+        return EmulatedServer(
+            spec,
+            "s1",
+            profile=slow_profile,
+            clock=clock,
+            on_change=on_change,
+            **{"start_s": 20.0, "stop_s": 3.0, **given},
+        )
+
+    return make
+
+
+def test_starting_draining_and_stopping_take_their_time(in_virtual_time: Any, emulated: Any, make_request: Any) -> None:
+    told: list[tuple[float, ServerState]] = []
+
+    async def run() -> Completion:
+        server = emulated(told)
+        assert server.state is ServerState.STARTING
+        await server.start()
+        async with asyncio.TaskGroup() as tasks:
+            sent = tasks.create_task(server.send(make_request(tokens=400)))
+            await asyncio.sleep(0.5)
+            await server.stop(100.0)
+            await server.stop(100.0)
+        return sent.result()
+
+    completion = in_virtual_time(run())
+    assert completion.outcome is Outcome.COMPLETED
+    assert completion.output_tokens == completion.request.output_tokens
+    done_s = completion.last_token_s
+    assert 20.5 < done_s < 100.0
+    assert told == [
+        (20.0, ServerState.READY),
+        (20.5, ServerState.DRAINING),
+        (pytest.approx(done_s), ServerState.STOPPING),
+        (pytest.approx(done_s + 3.0), ServerState.STOPPED),
+    ]
+
+
+def test_a_request_that_is_too_long_is_rejected_with_the_numbers(
+    in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    async def run() -> Completion:
+        server = emulated(start_s=0.0)
+        await server.start()
+        return await server.send(make_request(tokens=2049))
+
+    completion = in_virtual_time(run())
+    assert completion.outcome is Outcome.REJECTED
+    assert completion.reason == "2049 tokens (prompt and output) are over max_model_len 2048"
+    assert (completion.first_token_s, completion.output_tokens) == (None, 0)
+
+
+def test_a_server_that_is_not_ready_rejects(in_virtual_time: Any, emulated: Any, make_request: Any) -> None:
+    async def run() -> list[str]:
+        server = emulated(start_s=1.0)
+        early = await server.send(make_request())
+        await server.start()
+        await server.stop(0.0)
+        late = await server.send(make_request(1))
+        assert {early.outcome, late.outcome} == {Outcome.REJECTED}
+        return [early.reason, late.reason]
+
+    assert in_virtual_time(run()) == ["server s1 is STARTING", "server s1 is STOPPED"]
+
+
+def test_at_the_drain_deadline_what_is_left_fails_with_the_tokens_it_had(
+    in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    async def run() -> list[Completion]:
+        server = emulated(start_s=0.0, step_by_step=True)
+        await server.start()
+        async with asyncio.TaskGroup() as tasks:
+            short = tasks.create_task(server.send(make_request(0, tokens=20)))
+            long = tasks.create_task(server.send(make_request(1, tokens=1000)))
+            await asyncio.sleep(0.1)
+            await server.stop(2.0)
+            assert server.state is ServerState.STOPPED
+        return [short.result(), long.result()]
+
+    short, long = in_virtual_time(run())
+    assert short.outcome is Outcome.COMPLETED
+    assert long.outcome is Outcome.FAILED
+    assert long.last_token_s == pytest.approx(2.1)
+    assert 0 < long.output_tokens < 500
+    assert long.reason == f"server s1 stopped after {long.output_tokens} tokens"
+
+
+def test_a_caller_that_goes_away_frees_its_blocks_and_the_others_go_on(
+    in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    async def run() -> None:
+        server = emulated(start_s=0.0)
+        await server.start()
+        async with asyncio.TaskGroup() as tasks:
+            leaves = tasks.create_task(server.send(make_request(0, tokens=1000)))
+            stays = tasks.create_task(server.send(make_request(1, tokens=1000)))
+            await asyncio.sleep(1.0)
+            both = await server.load()
+            leaves.cancel()
+            await asyncio.sleep(0.0)
+            one = await server.load()
+        assert (both.num_requests_running, one.num_requests_running) == (2, 1)
+        assert 0 < one.kv_cache_usage < both.kv_cache_usage
+        assert stays.result().outcome is Outcome.COMPLETED
+        assert (await server.load()).kv_cache_usage == 0.0
+
+    in_virtual_time(run())
+
+
+def test_a_stream_gives_every_token_and_breaks_off_when_the_server_stops(
+    in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    async def run() -> tuple[list[int], list[int]]:
+        server = emulated(start_s=0.0, step_by_step=True)
+        await server.start()
+        whole = [new async for new in server.stream(make_request(tokens=40))]
+        with pytest.raises(ValueError, match="over max_model_len"):
+            await anext(aiter(server.stream(make_request(tokens=5000))))
+        cut: list[int] = []
+
+        async def read() -> None:
+            cut.extend([new async for new in server.stream(make_request(tokens=1000))])
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read())
+            await asyncio.sleep(1.0)
+            await server.stop(0.5)
+        return whole, cut
+
+    whole, cut = in_virtual_time(run())
+    assert whole == [1] * 20
+    assert 0 < sum(cut) < 500
+
+
+asked = st.lists(
+    st.tuples(st.floats(0, 30), st.integers(2, 2200), st.one_of(st.none(), st.floats(0.001, 20))), max_size=25
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests=asked, stop_at_s=st.floats(0, 60), drain_s=st.sampled_from([0.0, 1.0, 500.0]))
+def test_whatever_is_asked_and_whenever_it_stops_every_request_ends_once_and_in_order(
+    requests: list[tuple[float, int, float | None]],
+    stop_at_s: float,
+    drain_s: float,
+    in_virtual_time: Any,
+    emulated: Any,
+    make_request: Any,
+) -> None:
+    ended: list[Completion] = []
+    given_up: list[int] = []
+
+    async def run() -> float:
+        server = emulated(start_s=0.0)
+        await server.start()
+
+        async def ask(number: int, at_s: float, tokens: int, patience_s: float | None) -> None:
+            await asyncio.sleep(at_s)
+            try:
+                async with asyncio.timeout(patience_s):
+                    ended.append(await server.send(make_request(number, arrival_s=at_s, tokens=tokens)))
+            except TimeoutError:
+                given_up.append(number)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number, request in enumerate(requests):
+                tasks.create_task(ask(number, *request))
+            await asyncio.sleep(stop_at_s)
+            await server.stop(drain_s)
+        load = await server.load()
+        assert (load.num_requests_running, load.num_requests_waiting, load.kv_cache_usage) == (0, 0, 0.0)
+        assert server.state is ServerState.STOPPED
+        return asyncio.get_running_loop().time()
+
+    end_s = in_virtual_time(run())
+    assert sorted([c.request.request_id for c in ended] + given_up) == list(range(len(requests)))
+    for completion in ended:
+        assert completion.request.arrival_s <= completion.sent_s <= completion.last_token_s <= end_s
+        if completion.first_token_s is not None:
+            assert completion.sent_s < completion.first_token_s <= completion.last_token_s
+        if completion.outcome is Outcome.COMPLETED:
+            assert completion.output_tokens == completion.request.output_tokens
+            assert completion.first_token_s is not None
+        else:
+            assert completion.output_tokens < completion.request.output_tokens
+            assert (completion.output_tokens > 0) == (completion.first_token_s is not None)
