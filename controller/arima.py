@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import lfilter
 from statsmodels.tsa.arima.model import ARIMA
+from threadpoolctl import ThreadpoolController
 
 from controller.forecast import (
     DEFAULT_CALIBRATION,
@@ -33,6 +34,8 @@ _EXPLODED = 5.0
 """A prediction above this many times the largest value ever seen is no forecast."""
 _LEAST_STEPS = 32
 """Fewer points do not pin down six parameters."""
+_BLAS = ThreadpoolController()
+"""Fits multiply matrices of a few rows: BLAS threads that wait for each other make them ten times slower."""
 _KEPT_FITS = 256
 
 
@@ -220,7 +223,7 @@ def fit_arima(values: Series, *, order: tuple[int, int, int], logs: bool, design
         return "the history is constant"
     y = transformed(values, scale, logs)
     beta = np.linalg.lstsq(design, y, rcond=None)[0]
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _BLAS.limit(limits=1):
         warnings.simplefilter("always")
         try:
             result = ARIMA(y - design @ beta, order=order, trend="n").fit(

@@ -47,6 +47,7 @@ def make(
         trace = offered_load(loaded, path).trace
     else:
         trace = synthesise(_workload(workload, set_ or []), seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
     trace.write(out)
     stdout.print(
         f"{len(trace):,} requests in {trace.horizon_s / 3600:g} h → {out}  digest {trace.digest()}", soft_wrap=True
@@ -56,10 +57,10 @@ def make(
 @app.command("describe")
 def describe_(trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")]) -> None:
     """Print the statistics of a trace; one that cannot be had says why."""
+    if not trace.exists():
+        raise BadInput(f"no trace {trace}; make one with `testbed trace make`")
     try:
         description = describe(Trace.read(trace))
-    except FileNotFoundError as error:
-        raise BadInput(f"no trace {trace}; make one with `testbed trace make`") from error
     except TraceError as error:
         raise BadInput(str(error)) from error
     table = Table(box=None, pad_edge=False)
@@ -79,7 +80,7 @@ def _workload(path: Path | None, overrides: list[str]) -> SyntheticWorkload:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise BadInput(f"no workload file {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds {type(values).__name__}, wanted a mapping")
@@ -88,4 +89,4 @@ def _workload(path: Path | None, overrides: list[str]) -> SyntheticWorkload:
     try:
         return SyntheticWorkload.model_validate(values)
     except ValidationError as error:
-        raise BadInput(f"{path or 'workload'}: {one_line(error)}") from error
+        raise BadInput(f"{path or 'workload'}: {one_line(error, SyntheticWorkload)}") from error

@@ -70,10 +70,10 @@ def _check_bins(scenario: Scenario) -> None:
 
 
 def _from_file(scenario: Scenario, path: Path) -> OfferedLoad:
+    if not path.exists():
+        raise ScenarioError(f"workload.trace: no file {path}; make one with `testbed trace make`")
     try:
         trace = Trace.read(path)
-    except FileNotFoundError as error:
-        raise ScenarioError(f"workload.trace: no file {path}; make one with `testbed trace make`") from error
     except TraceError as error:
         raise ScenarioError(f"workload.trace: {error}") from error
     for column, known in (("model", scenario.models), ("region", scenario.regions)):

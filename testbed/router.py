@@ -44,7 +44,7 @@ class Router:
 
     `preferred` orders the regions by region of origin. A request that finds no READY server of its model anywhere
     waits for one, `no_server_timeout_s` at most, and is rejected then. `request_timeout_s` fails a request that
-    takes longer on a server.
+    takes longer on a server. `why_ending` gives the reason of a request that is cut off.
     """
 
     def __init__(

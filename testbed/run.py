@@ -15,7 +15,7 @@ import yaml
 
 from controller.catalogue import make_policy
 from controller.ilp import check_limits
-from controller.parameters import LongTermParameters
+from controller.parameters import LongTermParameters, StaticParameters
 from controller.types import FleetLimits, Policy
 from results.manifest import GpuRecord, PolicyRecord, RunManifest, SloRecord, Status
 from results.provenance import checkout_commit, host_facts, installed_versions
@@ -30,6 +30,7 @@ from testbed.policy_run import PolicyRun, Progress, Setting
 from testbed.scenario import Mode, Scenario, ScenarioError
 from testbed.server import ServerError
 from testbed.server_sources import EmulatedSource, ServerSource
+from testbed.strict import nearest
 from testbed.virtual_time import VirtualTimeLoop
 from testbed.vllm_source import VllmSource
 
@@ -97,6 +98,11 @@ def _check_plannable(scenario: Scenario, limits: FleetLimits, policies: dict[str
         raise ScenarioError(str(error)) from error
     for name, policy in policies.items():
         parameters = getattr(policy, "parameters", None)
+        if isinstance(parameters, StaticParameters):
+            placements = [str(placement) for placement in limits.placements()]
+            for given in parameters.counts:
+                if given not in placements:
+                    raise ScenarioError(f"policies.{name}.counts: no placement {given!r}{nearest(given, placements)}")
         if isinstance(parameters, LongTermParameters):
             steps = parameters.forecast.step_s / scenario.demand_bin_s
             if steps < 1 or abs(steps - round(steps)) > 1e-6:

@@ -14,7 +14,7 @@ from workloads.request import Tier
 from workloads.slo import SAGESERVE_SLOS, Slo
 from workloads.synthesis import SyntheticWorkload
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -304,7 +304,7 @@ def load_scenario(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[S
     try:
         return Scenario.model_validate(values), path
     except ValidationError as error:
-        raise ScenarioError(f"{path.name}: {one_line(error)}") from error
+        raise ScenarioError(f"{path.name}: {one_line(error, Scenario)}") from error
 
 
 def override(values: dict[str, Any], given: str) -> None:

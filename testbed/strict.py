@@ -1,8 +1,8 @@
 """Strict models for files: an unknown key is an error that names the key and the nearest valid one."""
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -32,12 +32,31 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f"; valid are {', '.join(names)}" if names else ""
 
 
-def one_line(error: ValidationError) -> str:
-    """The first fault of a file as one line: where, what was given, what was wanted."""
+def one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault of a file that should hold a `model`, as one line: where, what was given, what was wanted."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "top level"
+    loc = first["loc"]
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
+    if first["type"] == "extra_forbidden":
+        # Of a model that is not Strict: the workload's.
+        message, given = f"unknown key {loc[-1]!r}{nearest(str(loc[-1]), _keys_at(model, loc[:-1]))}", None
+        loc = loc[:-1]
+    where = ".".join(str(part) for part in loc) or "top level"
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{where}: {message}{shown}{more}"
+
+
+def _keys_at(kind: Any, loc: Sequence[int | str]) -> tuple[str, ...]:
+    """The keys that a model knows at a place inside it; () where the place holds no model."""
+    if loc and isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(str(loc[0]))
+        return _keys_at(field.annotation, loc[1:]) if field is not None else ()
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return tuple(kind.model_fields)
+    # A mapping's key takes a step, a choice such as `X | None` takes none.
+    arguments = get_args(kind)
+    if getattr(kind, "__origin__", None) is dict:
+        return _keys_at(arguments[1], loc[1:])
+    return next((keys for argument in arguments if (keys := _keys_at(argument, loc))), ())

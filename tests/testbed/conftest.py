@@ -33,6 +33,7 @@ from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
 
 Change = tuple[float, str, ServerState, str]
+WEST = Placement("m", "west", "h100")
 
 
 def _in_virtual_time(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -62,12 +63,12 @@ def _request(
 
 @dataclass(eq=False)
 class ScriptedServer:
-    """Takes `start_s` to start, `serve_s` for every request, `stop_s` to stop; `refuses_to_start` says why it cannot."""
+    """Takes `start_s` to start, `serve_s` a request, `stop_s` to stop; `refuses_to_start` says why it cannot start."""
 
     server_id: str
     clock: RunClock
     on_change: Callable[[str, ServerState, str], None] = lambda *_: None
-    placement: Placement = Placement("m", "west", "h100")
+    placement: Placement = WEST
     gpus: float = 1.0
     start_s: float = 10.0
     serve_s: float = 5.0
@@ -199,6 +200,7 @@ class SmallFleet:
             request_timeout_s=None,
             on_end=self.completions.append,
             on_room=lambda _: None,
+            why_ending=lambda: "the run was broken off",
         )
         self.fleet = ServerFleet(
             clock=self.clock,
@@ -387,11 +389,16 @@ def slow_profile() -> ServerProfile:
     return _profile()
 
 
+@pytest.fixture(scope="session")
+def make_small_scenario() -> type[SmallScenario]:
+    return SmallScenario
+
+
 @pytest.fixture
 def small_scenario(tmp_path: Path) -> SmallScenario:
     return SmallScenario(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_policy() -> Callable[[Experiment, str, Path], PolicyFolder]:
     return _run_policy

@@ -1,4 +1,4 @@
-"""The emulated server on a clock: lifecycle times are paid, and every request ends once, whatever is done to the server."""
+"""The emulated server on a clock: starts and stops take their time, and every request ends once, whatever happens."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Plans are absolute, GPUs are never overdrawn, starts and stops take their time, and what fails gives its GPUs back."""
+"""Plans are absolute, GPUs never overdrawn, starts and stops take their time, and what fails gives its GPUs back."""
 
 import asyncio
 from itertools import accumulate

@@ -177,6 +177,10 @@ def test_many_that_arrive_at_one_moment_do_not_all_find_the_same_room(
         clock = RunClock()
         ended: list[Completion] = []
         highest = 0.0
+
+        def has_room(pool: Pool) -> None:
+            queue.offer(pool)
+
         async with asyncio.TaskGroup() as tasks:
             router = Router(
                 clock=clock,
@@ -186,7 +190,8 @@ def test_many_that_arrive_at_one_moment_do_not_all_find_the_same_room(
                 no_server_timeout_s=50.0,
                 request_timeout_s=None,
                 on_end=ended.append,
-                on_room=lambda pool: queue.offer(pool),
+                on_room=has_room,
+                why_ending=lambda: "the run was broken off",
             )
             queue = NiwQueue(
                 NiwRules(),

@@ -35,6 +35,7 @@ class Scene:
                 "request_timeout_s": None,
                 "on_end": self.ended.append,
                 "on_room": self.room.append,
+                "why_ending": lambda: "the run was broken off",
                 **changes,
             }
         )
@@ -253,7 +254,7 @@ def test_a_cancelled_request_fails_with_the_reason_of_the_end(
             task.cancel()
         (completion,) = scene.ended
         assert completion.outcome is Outcome.FAILED
-        assert completion.reason == "the run was interrupted"
+        assert completion.reason == "the run was broken off"
         assert completion.last_token_s == 7.0
         assert (completion.region == "west") == with_server
         assert scene.router.utilisation(WEST) == (0.0 if with_server else float("inf"))

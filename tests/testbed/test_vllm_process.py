@@ -182,7 +182,7 @@ async def test_a_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
             async with asyncio.timeout(0.8):
                 await server.start()
         assert server.pid is not None and not group_alive(server.pid)
-    assert changes == [(ServerState.FAILED, "CancelledError")]
+    assert changes == [(ServerState.STOPPING, "no longer wanted while it started"), (ServerState.STOPPED, "")]
 
 
 async def test_somebody_elses_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:

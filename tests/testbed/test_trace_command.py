@@ -1,0 +1,88 @@
+"""`testbed trace`: makes a trace that a scenario can replay, and tells what is in one."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.cli import main
+from workloads.trace import Trace
+
+Command = Callable[..., tuple[int, str, str]]
+SMALL = ["--set", "horizon_h=6", "--set", "mean_requests_per_s=0.05"]
+
+
+@pytest.fixture
+def trace_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run `testbed trace` in an empty folder; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["testbed", "trace", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), told.out, told.err
+
+    return run
+
+
+def test_the_same_seed_makes_the_same_bytes_and_another_one_does_not(trace_command: Command) -> None:
+    digests = []
+    for seed, out in (("3", "one.parquet"), ("3", "folder/two.parquet"), ("4", "three.parquet")):
+        code, told, err = trace_command("make", "--seed", seed, "-o", out, *SMALL)
+        assert (code, err) == (0, "")
+        trace = Trace.read(out)
+        assert f"{len(trace):,} requests in 6 h → {out}  digest {trace.digest()}" in told
+        digests.append(trace.digest())
+    assert digests[0] == digests[1] != digests[2]
+    assert Path("one.parquet").read_bytes() == Path("folder/two.parquet").read_bytes()
+
+
+def test_a_trace_of_a_scenario_is_what_the_scenario_replays(trace_command: Command, small_scenario: Any) -> None:
+    path = small_scenario.write()
+    assert trace_command("make", "--seed", "5", "--scenario", str(path), "-o", "t.parquet")[0] == 0
+    assert Trace.read("t.parquet").digest() == small_scenario.experiment().setting.load.trace.digest()
+
+
+def test_a_workload_file_and_overrides_say_what_is_made(trace_command: Command) -> None:
+    Path("w.yaml").write_text("mean_requests_per_s: 0.05\nhorizon_h: 100\nregions: {north: {share: 1.0}}\n")
+    assert trace_command("make", "w.yaml", "--seed", "1", "-o", "t.parquet", "--set", "horizon_h=6")[0] == 0
+    trace = Trace.read("t.parquet")
+    assert trace.horizon_s == 6 * 3600
+    assert trace.labels("region").names == ("north",)
+
+
+def test_a_description_tells_counts_and_why_a_statistic_cannot_be_had(trace_command: Command) -> None:
+    trace_command("make", "--seed", "3", "-o", "t.parquet", *SMALL)
+    code, told, err = trace_command("describe", "t.parquet")
+    assert (code, err) == (0, "")
+    assert f"{len(Trace.read('t.parquet')):,}" in told
+    assert "- (" in told
+
+
+FAULTS = [
+    (["make", "--seed", "1", "-o", "there.yaml"], "--out there.yaml exists already; name a file that does not"),
+    (["make", "there.yaml", "--scenario", "quickstart", "--seed", "1", "-o", "t"], "give either a workload file or"),
+    (["make", "nowhere.yaml", "--seed", "1", "-o", "t"], "no workload file nowhere.yaml"),
+    (["make", ".", "--seed", "1", "-o", "t"], ".: not a readable YAML file"),
+    (["make", "there.yaml", "--seed", "1", "-o", "t"], "there.yaml: holds list, wanted a mapping"),
+    (["make", "--seed", "1", "-o", "t", "--set", "horizn_h=1"], "unknown key 'horizn_h'; did you mean 'horizon_h'?"),
+    (["make", "--seed", "1", "-o", "t", "--set", "horizon_h=-1"], "horizon_h: Input should be greater than 0"),
+    (["describe", "nowhere.parquet"], "no trace nowhere.parquet; make one with `testbed trace make`"),
+    (["describe", "there.yaml"], "there.yaml: not a readable Parquet file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), FAULTS, ids=[told for _, told in FAULTS])
+def test_a_fault_is_one_line_and_exit_code_2(arguments: list[str], told: str, trace_command: Command) -> None:
+    Path("there.yaml").write_text("- 1\n")
+    code, out, err = trace_command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("testbed: ")
+    assert err.count("\n") == 1
+    assert told in err
+    assert [path.name for path in Path().iterdir()] == ["there.yaml"]
