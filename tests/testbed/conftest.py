@@ -283,7 +283,7 @@ SMALL: dict[str, Any] = {
     "workload": {
         "history_h": 24,
         "synthetic": {
-            "day_s": 300,
+            "day_s": 200,
             "horizon_h": 24,
             "mean_requests_per_s": 5.0,
             "shares_of": "requests",
@@ -311,19 +311,19 @@ SMALL: dict[str, Any] = {
         "lt-i": {
             "period_s": 50,
             "interval_s": 5,
-            "forecast": {"method": "seasonal-naive", "step_s": 10, "season_s": 300},
+            "forecast": {"method": "seasonal-naive", "step_s": 10, "season_s": 200},
         },
         "lt-u": {
             "period_s": 50,
             "interval_s": 5,
-            "forecast": {"method": "last-level", "step_s": 10, "season_s": 300},
+            "forecast": {"method": "last-level", "step_s": 10, "season_s": 200},
         },
         "lt-ua": {
             "period_s": 50,
             "interval_s": 5,
             "late_window_s": 20,
             "observed_window_s": 10,
-            "forecast": {"method": "seasonal-naive", "step_s": 10, "season_s": 300},
+            "forecast": {"method": "seasonal-naive", "step_s": 10, "season_s": 200},
         },
     },
 }

@@ -112,7 +112,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(told=events, looks=st.lists(st.floats(0, 1000), min_size=2, max_size=6))
 def test_no_bin_changes_once_it_has_been_shown(told: list[Any], looks: list[float], make_request: Any) -> None:
     counted = meter()

@@ -333,7 +333,7 @@ plans = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 
 troubles = st.lists(st.sampled_from(["", "", "", "cannot start", "dies"]), max_size=20)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(told=plans, trouble=troubles, stop_s=st.floats(0, 20))
 def test_no_plan_and_no_failure_makes_a_fleet_use_more_gpus_than_its_region_owns(
     told: list[tuple[int, int, int, float]],

@@ -167,17 +167,17 @@ def test_what_is_not_done_when_the_grace_is_over_fails_for_that_reason(
     # Some were on a server, some in the NIW queue.
     assert set(failed["server_id"].astype(str) == "") == {True, False}
     assert set(failed["reason"]) == {"not done 2 s after the end of the workload"}
-    assert rows["last_token_s"].max() == pytest.approx(302.0)
+    assert rows["last_token_s"].max() == pytest.approx(202.0)
 
 
-@pytest.mark.parametrize("broken_off_s", [0.0, 5.0, 10.0, 47.3, 310.0, "at an arrival"])
+@pytest.mark.parametrize("broken_off_s", [0.0, 5.0, 10.0, 47.3, 210.0, "at an arrival"])
 def test_a_run_that_is_broken_off_stops_every_server_and_ends_every_request_that_had_come(
     broken_off_s: float | str, small_scenario: Any, in_virtual_time: Any, tmp_path: Path
 ) -> None:
     experiment = small_scenario.experiment("workload.synthetic.mean_requests_per_s=10")
     trace = experiment.setting.load.trace
     # The initial servers take 10 s.
-    at_s = float(trace.numbers("arrival_s")[1500]) + 10.0 if isinstance(broken_off_s, str) else broken_off_s
+    at_s = float(trace.numbers("arrival_s")[1000]) + 10.0 if isinstance(broken_off_s, str) else broken_off_s
     progress = Progress(policy="reactive", horizon_s=trace.horizon_s, offered=len(trace))
 
     async def run(recorder: RunRecorder) -> None:
@@ -294,7 +294,7 @@ def test_another_future_does_not_change_the_decisions_of_the_past(
 ) -> None:
     experiment = small_scenario.experiment()
     trace = experiment.setting.load.trace
-    poison_s = 150.0
+    poison_s = 100.0
     later = trace.numbers("arrival_s") >= poison_s
     columns = {name: trace.table[name].to_numpy().copy() for name in trace.table.column_names}
     columns["prompt_tokens"][later] = 1500
@@ -309,7 +309,7 @@ def test_another_future_does_not_change_the_decisions_of_the_past(
     )
     assert known != alleged
     before = [decision for decision in known if decision[0] <= poison_s]
-    assert len(before) > 25
+    assert len(before) > 15
     assert before == alleged[: len(before)]
     for seen, _ in decode_all(true.decisions()):
         assert seen.demand.until_s <= seen.at_s + HAIR_S

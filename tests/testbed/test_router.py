@@ -272,7 +272,7 @@ visits = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(requests=asked, servers=visits, request_timeout_s=st.sampled_from([None, 10.0]), broken_off_s=st.floats(50, 300))
 def test_whatever_comes_and_goes_every_request_ends_exactly_once_and_in_order(
     requests: list[tuple[float, str, int, bool]],

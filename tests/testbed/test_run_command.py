@@ -55,7 +55,7 @@ def test_a_run_leaves_a_folder_that_tells_it_all_and_can_be_run_again_from_it(
     testbed: Command, small_scenario: Any
 ) -> None:
     scenario = str(small_scenario.write())
-    options = ["--seed", "9", "--set", "workload.synthetic.horizon_h=8", "--mode", "virtual", "--out", "runs/one"]
+    options = ["--seed", "9", "--set", "workload.synthetic.horizon_h=12", "--mode", "virtual", "--out", "runs/one"]
     code, out, err = testbed("run", scenario, "--policy", "reactive", "--policy", "lt-ua", *options)
     assert (code, err) == (0, "")
     assert "reactive" in out and "lt-ua" in out and "report: runs/one/report.html" in out

@@ -136,7 +136,7 @@ UNFIT = [
     ("models.a.profiles.h100=llama-3.1-8b-h101", ["models.a.profiles.h100", "nearest bundled: llama-3.1-8b-h100"]),
     ("tiers.IW-F.ttft_s=0.001", ["models.a.profiles.h100", "loosen the SLO"]),
     ("min_servers=5", ["min_servers=5", "a@west", "lower min_servers"]),
-    ("demand_bin_s=7", ["workload.history_h covers 300 s", "demand_bin_s 7"]),
+    ("demand_bin_s=7", ["workload.history_h covers 200 s", "demand_bin_s 7"]),
     ("workload={trace: nowhere.parquet}", ["workload.trace: no file ", "nowhere.parquet", "testbed trace make"]),
     ("workload={trace: small.yaml}", ["workload.trace: ", "small.yaml: not a readable Parquet file"]),
 ]
