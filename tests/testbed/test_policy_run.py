@@ -106,7 +106,7 @@ def test_recorded_observations_fed_to_the_policy_again_give_the_recorded_plans(
     policy: str, recorded_runs: Any, small_scenario: Any
 ) -> None:
     decisions = decode_all(recorded_runs[policy][0].decisions())
-    assert len(decisions) >= 5
+    assert len(decisions) >= 4
     if policy != "static":
         assert sum(bool(plan.steps) for _, plan in decisions) >= 3
     replayed = make_policy(policy, small_scenario.values()["policies"][policy])
@@ -170,7 +170,7 @@ def test_what_is_not_done_when_the_grace_is_over_fails_for_that_reason(
     assert rows["last_token_s"].max() == pytest.approx(202.0)
 
 
-@pytest.mark.parametrize("broken_off_s", [0.0, 5.0, 10.0, 47.3, 210.0, "at an arrival"])
+@pytest.mark.parametrize("broken_off_s", [0.0, 5.0, 10.0, 47.3, 204.0, "at an arrival"])
 def test_a_run_that_is_broken_off_stops_every_server_and_ends_every_request_that_had_come(
     broken_off_s: float | str, small_scenario: Any, in_virtual_time: Any, tmp_path: Path
 ) -> None:
