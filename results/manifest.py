@@ -65,9 +65,9 @@ class HostFacts(_Record):
 class Lateness(_Record):
     """How late the load generator handed requests over, in seconds."""
 
-    p50: float | None
-    p99: float | None
-    max: float | None
+    p50: float
+    p99: float
+    max: float
 
 
 class PolicyRecord(_Record):

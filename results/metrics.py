@@ -30,20 +30,18 @@ class Latencies:
     ttft_s: Floats
     tpot_s: Floats
     e2e_s: Floats
-    lateness_s: Floats
 
 
 def latencies(completions: pd.DataFrame) -> Latencies:
     """The latencies of completions with at least METRIC_COLUMNS; arrays of their length."""
-    arrival_s, sent_s, first_token_s, last_token_s = (
-        completions[name].to_numpy(np.float64) for name in ("arrival_s", "sent_s", "first_token_s", "last_token_s")
+    arrival_s, first_token_s, last_token_s = (
+        completions[name].to_numpy(np.float64) for name in ("arrival_s", "first_token_s", "last_token_s")
     )
     gaps = completions["output_tokens"].to_numpy(np.float64) - 1
     return Latencies(
         ttft_s=first_token_s - arrival_s,
         tpot_s=np.divide(last_token_s - first_token_s, gaps, out=np.full(len(gaps), np.nan), where=gaps >= 1),
         e2e_s=last_token_s - arrival_s,
-        lateness_s=sent_s - arrival_s,
     )
 
 

@@ -12,9 +12,7 @@ from results.demand import interactive, token_stream
 from results.digest import content_digest
 from results.manifest import Lateness, PolicyRecord, RunManifest, Status
 from results.metrics import (
-    METRIC_COLUMNS,
     Floats,
-    Latencies,
     Mask,
     is_outcome,
     is_tier,
@@ -93,7 +91,7 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
         ttft_s=_spread(completions, taken.ttft_s, completed),
         tpot_s=_spread(completions, taken.tpot_s, completed),
         e2e_s=_spread(completions, taken.e2e_s, completed),
-        lateness_s=_lateness(completions, taken),
+        lateness_s=record.lateness_s,
         losses=_losses(completions[~completed]),
         scaling=Scaling(starts=actions.starts, stops=actions.stops, failures=actions.failures),
         decisions=_decisions(log, tables.torn_decisions),
@@ -102,16 +100,11 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
     )
 
 
-def policy_record(folder: PolicyFolder, *, status: Status, end_s: float | None, error: str = "") -> PolicyRecord:
-    """What the manifest says of a policy at its end: digests and lateness, from the closed tables."""
-    completions = folder.completions(METRIC_COLUMNS)
-    return PolicyRecord(
-        status=status,
-        end_s=end_s,
-        error=error,
-        lateness_s=_lateness(completions, latencies(completions)),
-        digests=content_digest(folder),
-    )
+def policy_record(
+    folder: PolicyFolder, *, status: Status, end_s: float | None, lateness_s: Lateness | None, error: str = ""
+) -> PolicyRecord:
+    """What the manifest says of a policy at its end; the digests are of the closed tables."""
+    return PolicyRecord(status=status, end_s=end_s, error=error, lateness_s=lateness_s, digests=content_digest(folder))
 
 
 def _request_counts(completions: pd.DataFrame, offered: int) -> RequestCounts:
@@ -193,14 +186,6 @@ def _tokens(completions: pd.DataFrame) -> Tokens:
         return int(completions[column].sum())
 
     return Tokens(prompt=total("prompt_tokens"), output=total("output_tokens"), cached=total("cached_tokens"))
-
-
-def _lateness(completions: pd.DataFrame, taken: Latencies) -> Lateness:
-    # A rejected request was never sent; its sent_s is when it was given up, which is no fault of the generator.
-    sent = taken.lateness_s[~is_outcome(completions, Outcome.REJECTED)]
-    spread = percentiles(sent)
-    latest = float(np.max(sent)) if len(sent) else None
-    return Lateness(p50=spread.p50, p99=spread.p99, max=latest)
 
 
 def _losses(lost: pd.DataFrame) -> tuple[Loss, ...]:

@@ -104,7 +104,7 @@ class PolicySummary(_Record):
     `gpu_hours`: server time in a state that holds GPUs x the server's GPUs, within the run; `wasted_gpu_hours`: the
     part of it STARTING, DRAINING or STOPPING. `usd` is None when a GPU type has no price; `slo_attainment` and
     `goodput_requests_per_s` count requests that met every limit of their tier; goodput is per second of the time in
-    which requests arrived.
+    which requests arrived. `lateness_s` is None for a run that was killed: only its end tells it.
     """
 
     status: Status
@@ -121,7 +121,7 @@ class PolicySummary(_Record):
     ttft_s: Spread
     tpot_s: Spread
     e2e_s: Spread
-    lateness_s: Lateness
+    lateness_s: Lateness | None
     losses: tuple[Loss, ...]
     scaling: Scaling
     decisions: Decisions

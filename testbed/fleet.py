@@ -28,7 +28,7 @@ class Member:
         self.server = server
         self.gpu_indices = gpu_indices
         self.stop_asked = asyncio.Event()
-        self.settled = asyncio.Event()  # its start has come to an end, good or bad
+        self.settled = False  # its start has come to an end, good or bad
         self.task: asyncio.Task[None] | None = None
         self.begun = False
         self.broken_off = False
@@ -72,6 +72,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         self._previous: ScalingPlan | None = None
         self._tasks = asyncio.TaskGroup()
         self._closing = False
+        self._one_settled = asyncio.Event()
         self.failures: list[ServerError] = []
 
     async def __aenter__(self) -> "ServerFleet":
@@ -101,8 +102,10 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
     async def start_initial(self, counts: Mapping[Placement, int]) -> None:
         """Start these servers and return when all are READY. Raises the first ServerError."""
         self._want(counts)
-        for member in self.members:
-            await member.settled.wait()
+        starting = self.members
+        while not all(member.settled for member in starting):
+            await self._one_settled.wait()
+            self._one_settled.clear()
             if self.failures:
                 raise self.failures[0]
 
@@ -195,7 +198,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
             self._lose(member)
         finally:
             self._router.leave(member.placement.pool, member.server)
-            member.settled.set()
+            self._settle(member)
             await self._stop_for_sure(member.server)
             self._members.remove(member)
             slots = self._slots[(member.placement.region, member.placement.gpu_type)]
@@ -208,7 +211,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
             if not member.stop_asked.is_set():
                 await member.server.start()
                 self._router.join(member.placement.pool, member.server, self._capacity_tokens(member.server))
-                member.settled.set()
+                self._settle(member)
             await member.stop_asked.wait()
         except asyncio.CancelledError:
             if not member.broken_off or self._closing:
@@ -224,6 +227,10 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         except asyncio.CancelledError:
             await server.stop(0.0)
             raise
+
+    def _settle(self, member: Member) -> None:
+        member.settled = True
+        self._one_settled.set()
 
     def server_died(self, server_id: str) -> None:
         """A server has FAILED: it gets no more requests, and its life comes to its end."""

@@ -47,6 +47,7 @@ class Progress:
     arrived: int = 0
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     niw_queued: int = 0
+    replayed: ReplayReport | None = None
     servers: dict[tuple[str, ServerState], int] = field(default_factory=dict)
 
     @property
@@ -121,14 +122,6 @@ class PolicyRun:
         )
         self._replay = Replay(setting.load.trace.requests(), self._arrived, self._clock)
 
-    @property
-    def failures(self) -> tuple[Exception, ...]:
-        """Servers that could not start or died, in order."""
-        return tuple(self._fleet.failures)
-
-    def replay_report(self) -> ReplayReport:
-        return self._replay.report()
-
     async def run(self) -> float:
         """Start the initial servers, replay, decide, and stop everything. Returns the end in seconds.
 
@@ -174,6 +167,7 @@ class PolicyRun:
         except TimeoutError:
             pass  # who was not done has been told so
         finally:
+            self._progress.replayed = self._replay.report()
             for request in self._niw_queue.drain():
                 self._router.end_unsent(request)
 

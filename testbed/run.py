@@ -17,13 +17,14 @@ from controller.catalogue import make_policy
 from controller.ilp import check_limits
 from controller.parameters import LongTermParameters, StaticParameters
 from controller.types import FleetLimits, Policy
-from results.manifest import GpuRecord, PolicyRecord, RunManifest, SloRecord, Status
+from results.manifest import GpuRecord, Lateness, PolicyRecord, RunManifest, SloRecord, Status
 from results.provenance import checkout_commit, host_facts, installed_versions
 from results.recorder import RunRecorder
 from results.report import write_report
 from results.run_folder import RunFolder, policy_path
 from results.summarise import policy_record
 from results.summary import RunSummary
+from testbed.bad_input import BadInput
 from testbed.capacities import ModelCapacity, capacities, fleet_limits, load_profiles
 from testbed.offered_load import offered_load
 from testbed.policy_run import PolicyRun, Progress, Setting
@@ -119,10 +120,13 @@ def _server_source(scenario: Scenario, found: dict[tuple[str, str], ModelCapacit
 def run_experiment(experiment: Experiment, folder: Path, view: ProgressView) -> RunOutcome:
     """Run every policy and write the folder; on Ctrl-C or SIGTERM stop cleanly and report what was done.
 
-    Raises RunFailed when an initial server does not start.
+    Raises RunFailed when an initial server does not start, BadInput for a folder that exists or cannot be made.
     """
     scenario = experiment.setting.scenario
-    folder.mkdir(parents=True, exist_ok=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=False)
+    except OSError as error:
+        raise BadInput(f"cannot make the run folder {folder}: {error.strerror}; name another with --out") from error
     written = yaml.safe_dump(scenario.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
     (folder / "scenario.yaml").write_text(written, encoding="utf-8")
     experiment.setting.load.trace.write(folder / "trace.parquet")
@@ -166,7 +170,14 @@ def _run_policy(
         recorder.close()
     status: Status = "failed" if failure else "interrupted" if interrupted else "finished"
     at = RunFolder.open(folder).policy(name)
-    return policy_record(at, status=status, end_s=end_s, error=failure), failure, interrupted
+    replayed = progress.replayed
+    lateness_s = (
+        Lateness(p50=replayed.lateness_p50_s, p99=replayed.lateness_p99_s, max=replayed.lateness_max_s)
+        if replayed
+        else None
+    )
+    record = policy_record(at, status=status, end_s=end_s, lateness_s=lateness_s, error=failure)
+    return record, failure, interrupted
 
 
 async def _run(setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path) -> float:

@@ -1,6 +1,7 @@
 """The run's clock: the running event loop's time, counted from the start of the run."""
 
 import asyncio
+import math
 
 
 class RunClock:
@@ -21,8 +22,11 @@ class RunClock:
         return self._loop.time() - self._origin_s
 
     def loop_time(self, at_s: float) -> float:
-        """The loop's own time at `at_s` of the run: what `loop.call_at` wants."""
-        return self._origin_s + at_s
+        """The loop's own time at `at_s` of the run, what `loop.call_at` wants: there `now_s()` is `at_s` or more."""
+        when_s = self._origin_s + at_s
+        while when_s - self._origin_s < at_s:  # the sum was rounded down
+            when_s = math.nextafter(when_s, math.inf)
+        return when_s
 
     async def sleep_until(self, at_s: float) -> None:
         """Return at `at_s`, or at once when it has passed."""
@@ -30,7 +34,7 @@ class RunClock:
             return
         # Not asyncio.sleep: a delay added to now would miss the time by a rounding error.
         woken = self._loop.create_future()
-        timer = self._loop.call_at(self._origin_s + at_s, _wake, woken)
+        timer = self._loop.call_at(self.loop_time(at_s), _wake, woken)
         try:
             await woken
         finally:

@@ -18,7 +18,8 @@ class Outcome(StrEnum):
 class Completion:
     """The end of a request; all times in seconds since the start of the run, in the event loop's clock.
 
-    `sent_s` is when the request left the load generator (for a request that was never sent: when it was given up),
+    `sent_s` is when the request went to a server, after any waiting for one or in the NIW queue (for a request that
+    was never sent: when it was given up),
     `first_token_s` when the first token arrived (None if none did), `last_token_s` when the request ended.
     `output_tokens` counts the tokens received; `reason` says why an outcome is not `completed`.
     `region` is where it was served, "" if nowhere.
@@ -51,8 +52,3 @@ class Completion:
     def e2e_s(self) -> float:
         """From the arrival of the request to its end."""
         return self.last_token_s - self.request.arrival_s
-
-    @property
-    def lateness_s(self) -> float:
-        """How late the load generator handed the request over; 0 when on schedule."""
-        return self.sent_s - self.request.arrival_s

@@ -43,7 +43,7 @@ def recorded(policy_path, completion):
     return made, PolicyFolder(name="reactive", path=policy_path).completions()
 
 
-@pytest.mark.parametrize("name", ["ttft_s", "tpot_s", "e2e_s", "lateness_s"])
+@pytest.mark.parametrize("name", ["ttft_s", "tpot_s", "e2e_s"])
 def test_a_latency_on_columns_is_the_completions_own(recorded, name):
     made, frame = recorded
     expected = [math.nan if getattr(one, name) is None else getattr(one, name) for one in made]

@@ -26,8 +26,6 @@ from workloads.completion import Outcome
 from workloads.trace import Trace
 
 POLICIES = ("reactive", "static", "lt-i", "lt-u", "lt-ua")
-# Seconds; time 0 of a run is subtracted from the loop's time, which costs the last bits.
-HAIR_S = 1e-9
 
 
 def assert_every_request_ended_once(recorded: PolicyFolder, offered: int) -> pd.DataFrame:
@@ -36,7 +34,7 @@ def assert_every_request_ended_once(recorded: PolicyFolder, offered: int) -> pd.
     outcomes = rows["outcome"].value_counts()
     assert outcomes.sum() == offered
     assert set(outcomes.index) <= {str(outcome) for outcome in Outcome}
-    assert (rows["arrival_s"] <= rows["sent_s"] + HAIR_S).all()
+    assert (rows["arrival_s"] <= rows["sent_s"]).all()
     assert (rows["sent_s"] <= rows["last_token_s"]).all()
     begun = rows[rows["first_token_s"].notna()]
     assert (begun["sent_s"] <= begun["first_token_s"]).all()
@@ -190,7 +188,7 @@ def test_a_run_that_is_broken_off_stops_every_server_and_ends_every_request_that
         in_virtual_time(run(recorder))
     recorded = PolicyFolder(name="reactive", path=tmp_path / "run")
     rows = assert_every_request_ended_once(recorded, progress.arrived)
-    arrived = int((trace.numbers("arrival_s") < at_s - 10.0 - HAIR_S).sum())
+    arrived = int((trace.numbers("arrival_s") < at_s - 10.0).sum())
     assert arrived <= progress.arrived <= arrived + 1
     assert sum(progress.outcomes.values()) == progress.arrived
     assert set(rows["reason"][rows["outcome"] != "completed"]) <= {"the run was interrupted"}
@@ -312,4 +310,4 @@ def test_another_future_does_not_change_the_decisions_of_the_past(
     assert len(before) > 15
     assert before == alleged[: len(before)]
     for seen, _ in decode_all(true.decisions()):
-        assert seen.demand.until_s <= seen.at_s + HAIR_S
+        assert seen.demand.until_s <= seen.at_s
