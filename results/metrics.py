@@ -20,7 +20,7 @@ QUANTILE_METHOD = (
 )
 
 # What `latencies` and `slo_met` read.
-METRIC_COLUMNS = ("tier", "output_tokens", "arrival_s", "sent_s", "first_token_s", "last_token_s", "outcome")
+METRIC_COLUMNS = ("tier", "output_tokens", "arrival_s", "first_token_s", "last_token_s", "outcome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
