@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -72,7 +73,8 @@ def _table(progress: Progress) -> RenderableType:
     for region, states in _servers_by_region(progress).items():
         table.add_row(region, *(str(states.get(state, 0) or "·") for state in shown))
     bar = ProgressBar(total=max(progress.offered, 1), completed=progress.ended, width=60)
-    return Group(head, bar, table)
+    # A bar alone does not end its line.
+    return Group(head, Padding(bar, 0), table)
 
 
 def _servers_by_region(progress: Progress) -> dict[str, dict[ServerState, int]]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,12 +25,12 @@ def start(out: Path) -> subprocess.Popen[bytes]:
 
 
 def servers_of(out: Path) -> list[psutil.Process]:
-    """vLLM processes that load a model from this run's folder."""
+    """Processes that work in this run's folder of logs, as every process of a server does, whatever its title."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if "vllm.entrypoints.openai.api_server" in line and any(str(out) in word for word in line):
-            found.append(process)
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(out):
+                found.append(process)
     return found
 
 
