@@ -9,16 +9,8 @@ from typing import NamedTuple
 from profiler.gpu_types import A100_80GB, H100, GpuType
 from profiler.model_folder import config_sha256
 from profiler.model_shapes import BLOOM_176B, LLAMA_2_70B, LLAMA_3_1_8B, LLAMA_3_2_3B, ModelShape, element_bytes
-from profiler.profile import (
-    EngineArgs,
-    KvCache,
-    Lifecycle,
-    Power,
-    ProfiledGpu,
-    ProfiledModel,
-    Provenance,
-    ServerProfile,
-)
+from profiler.profile import ServerProfile
+from profiler.profile_parts import EngineArgs, KvCache, Lifecycle, Power, ProfiledGpu, ProfiledModel, Provenance
 from profiler.step_time import StepTimeModel
 
 GIB = 1024**3
@@ -124,7 +116,7 @@ def _step_time(shape: ModelShape, gpu: GpuType, engine: EngineArgs, assume: Assu
     all_reduces = 2 * shape.layers if gpus > 1 else 0
     activation_bytes = shape.hidden_size * element_bytes(engine.dtype)
     link_s = all_reduces * activation_bytes * 2 * (gpus - 1) / gpus / (gpu.link_bytes_per_s * assume.link_efficiency)
-    return StepTimeModel(
+    return StepTimeModel.roofline(
         overhead_s=assume.overhead_s + all_reduces * assume.all_reduce_latency_s,
         weights_s=shape.read_bytes_per_step(engine.dtype) / gpus / read_bytes_per_s,
         per_token_s=shape.flops_per_token() / flops_per_s + link_s,

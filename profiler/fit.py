@@ -1,20 +1,34 @@
-"""From samples of iterations to a step-time model: non-negative least squares on relative residuals."""
+"""From samples of iterations to a step-time model: non-negative least squares on relative residuals.
+
+For given starts of its slopes the model is linear in its coefficients, so non-negative least squares (Lawson and
+Hanson, Solving Least Squares Problems, 1974) answers exactly; convex and monotone come with the signs. Slopes are
+offered at starts all over the measured range; those that the samples want get a weight, and neighbours that together
+stand for one bend between them are merged into it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import nnls
 
-from profiler.profile import Domain, FitQuality, StepSample
+from profiler.fit_quality import errors_of, fit_quality
+from profiler.point_medians import Array, PointMedians, point_medians
+from profiler.profile_parts import Domain, Errors, FitQuality, StepSample
 from profiler.step_time import StepTimeModel
-
-Array = npt.NDArray[np.float64]
 
 # A relative residual well above this counts by its size and not by its square: a point that something else on the
 # machine disturbed must not bend the fit.
 OUTLIER = 0.1
+# A point counts less by its own noise, as in weighted least squares, but not below this: models err too.
+MODEL_ERROR = 0.02
+FEWEST_POINTS = 4
+_REWEIGHTINGS = 12
+# A merge of two slopes saves a coefficient; it may cost this much of the fit.
+_MERGE_COST = 1.02
+# Starts of slopes are tried this many to a doubling of tokens.
+_STARTS_PER_OCTAVE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,68 +39,44 @@ class StepTimeFit:
     request_overhead_s: float
     quality: FitQuality
     domain: Domain
+    leave_one_out: dict[str, float]
+    """Relative error (signed) at each point by a fit to all others."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Points:
-    """One row per point: medians over its repeats. Composition of one iteration, how many, seconds over all."""
+class _Solution:
+    """Coefficients of the columns that `_columns` makes for `starts`; `weights` (0..1) damp the rows of outliers."""
 
-    is_prefill: Array
-    prefill_tokens: Array
-    prefill_pairs: Array
-    decode_seqs: Array
-    kv_tokens: Array
-    steps: Array
-    observed_s: Array
-
-    @property
-    def tokens(self) -> Array:
-        return self.prefill_tokens + self.decode_seqs
+    starts: Array
+    coefficients: Array
+    weights: Array
+    cost: float
 
 
 def fit_step_time(samples: Sequence[StepSample]) -> StepTimeFit:
-    """Fit the coefficients of `StepTimeModel` to the medians of `samples`.
+    """Fit `StepTimeModel` to the medians of those `samples` that are not held out; the others judge it.
 
-    For a given number of tokens at which computing overtakes reading the weights, the model is linear in its
-    coefficients: non-negative least squares (Lawson and Hanson, 1974) answers exactly. Every such number between two
-    points is tried, the best is refined on the model itself, with outliers damped.
-    Raises ValueError without at least 4 prefill and 4 decode points.
+    Raises ValueError without at least 4 points of each of prefill (mixed ones count) and decode.
     """
-    points = _medians(samples)
-    prefill = points.is_prefill > 0
-    if prefill.sum() < 4 or (~prefill).sum() < 4:
+    points = point_medians([sample for sample in samples if not sample.held_out])
+    decode = int((points.kinds == "decode").sum())
+    if decode < FEWEST_POINTS or len(points) - decode < FEWEST_POINTS:
         raise ValueError(
-            f"{int(prefill.sum())} prefill and {int((~prefill).sum())} decode points; a fit wants 4 of each:"
-            " widen the sweep"
+            f"{len(points) - decode} prefill and {decode} decode points; a fit wants {FEWEST_POINTS} of each:"
+            " widen the sweep, or give it more time"
         )
-    crossovers = np.unique(points.tokens)
-    starts = [_linear_fit(points, crossover) for crossover in crossovers]
-    start = min(starts, key=lambda x: _cost(x, points))
-    # Steps in units of the start itself; a coefficient that starts at 0 may still leave it.
-    scale = np.maximum(start, 1e-3 * np.abs(starts).max(axis=0))
-    scale[scale == 0] = 1.0
-    refined = least_squares(
-        lambda x: _relative_residuals(x * scale, points),
-        start / scale,
-        bounds=(0, np.inf),
-        loss="soft_l1",
-        f_scale=OUTLIER,
-        xtol=1e-12,
-        ftol=1e-12,
-    )
-    best = min(refined.x * scale, start, key=lambda x: _cost(x, points))
-    errors = np.abs(_relative_residuals(best, points))
-    request_overhead_s, *coefficients = (float(value) for value in best)
-    names = ("overhead_s", "weights_s", "per_token_s", "per_sequence_s", "per_kv_token_s", "per_prefill_pair_s")
+    best = _merged(_solve(points, _possible_starts(points.tokens)), points)
+    step_time, request_overhead_s = _model(best, points)
+    held_out = point_medians([sample for sample in samples if sample.held_out])
+    left_out = _leave_one_out(best, points)
     return StepTimeFit(
-        step_time=StepTimeModel(**dict(zip(names, coefficients, strict=True))),
+        step_time=step_time,
         request_overhead_s=request_overhead_s,
-        quality=FitQuality(
-            mape=float(errors.mean()),
-            mape_prefill=float(errors[prefill].mean()),
-            mape_decode=float(errors[~prefill].mean()),
-            max_ape=float(errors.max()),
-            n_points=len(errors),
+        quality=fit_quality(
+            points,
+            points.predicted_s(step_time, request_overhead_s),
+            left_out,
+            held_out=prediction_errors(held_out, step_time, request_overhead_s),
             n_samples=len(samples),
         ),
         domain=Domain(
@@ -95,69 +85,118 @@ def fit_step_time(samples: Sequence[StepSample]) -> StepTimeFit:
             decode_seqs=_range(points.decode_seqs),
             kv_tokens=_range(points.kv_tokens),
         ),
+        leave_one_out=dict(zip(points.names.tolist(), left_out.tolist(), strict=True)),
     )
 
 
-def _medians(samples: Sequence[StepSample]) -> _Points:
-    repeats: dict[str, list[StepSample]] = {}
-    for sample in samples:
-        repeats.setdefault(sample.point, []).append(sample)
-
-    def median(name: str) -> Array:
-        return np.array([np.median([getattr(sample, name) for sample in group]) for group in repeats.values()])
-
-    # Repeats of a decode point may differ in steps: the median is of seconds per step.
-    step_s = np.array([np.median([s.observed_s / s.steps for s in group]) for group in repeats.values()])
-    steps = median("steps")
-    return _Points(
-        np.array([float(group[0].kind == "prefill") for group in repeats.values()]),
-        median("prefill_tokens"),
-        median("prefill_pairs"),
-        median("decode_seqs"),
-        median("kv_tokens"),
-        steps,
-        step_s * steps,
-    )
+def prediction_errors(points: PointMedians, step_time: StepTimeModel, request_overhead_s: float) -> Errors | None:
+    """Errors of a model at `points`; None without any."""
+    if not len(points):
+        return None
+    return errors_of(points.predicted_s(step_time, request_overhead_s) / points.observed_s - 1.0)
 
 
-def _relative_residuals(x: Array, points: _Points) -> Array:
-    """(predicted - observed) / observed; x: request overhead, then the coefficients in the order of StepTimeModel."""
-    request_s, overhead_s, weights_s, token_s, sequence_s, kv_s, pair_s = x
-    step_s = (
-        overhead_s
-        + np.maximum(weights_s, token_s * points.tokens)
-        + sequence_s * points.decode_seqs
-        + kv_s * points.kv_tokens
-        + pair_s * points.prefill_pairs
-    )
-    return np.asarray((points.steps * step_s + request_s * points.is_prefill) / points.observed_s - 1.0)
+def _possible_starts(tokens: Array) -> Array:
+    """Token counts at which a slope may begin: 0, and a geometric row up to half of the most measured.
+
+    Beyond that a slope would hang on the last points alone, and reach past them.
+    """
+    most = tokens.max() / 2
+    octaves = max(0, int(np.log2(most / 4) * _STARTS_PER_OCTAVE)) if most > 4 else 0
+    return np.array([0.0, *(4 * 2 ** (i / _STARTS_PER_OCTAVE) for i in range(octaves + 1))])
 
 
-def _cost(x: Array, points: _Points) -> float:
-    """The soft L1 loss that scipy minimises: squares for small residuals, absolute values for large ones."""
-    scaled = _relative_residuals(x, points) / OUTLIER
-    return float(np.sum(np.sqrt(1.0 + scaled * scaled) - 1.0))
-
-
-def _linear_fit(points: _Points, crossover_tokens: float) -> Array:
-    """Coefficients when points of more than `crossover_tokens` compute and the others read weights."""
-    computes = points.tokens > crossover_tokens
-    columns = np.column_stack(
+def _columns(points: PointMedians, starts: Array) -> Array:
+    """What each coefficient multiplies in the seconds of one iteration: (points, 6 + starts)."""
+    # Without mixed samples the overhead of a prompt cannot be told from that of its request.
+    mixed = float((points.kinds == "mixed").any())
+    return np.column_stack(
         [
-            points.is_prefill / points.steps,
-            np.ones_like(points.steps),
-            ~computes,
-            computes * points.tokens,
+            points.timed_at_client / points.steps,
+            np.ones(len(points)),
+            mixed * (points.prefill_tokens > 0),
             points.decode_seqs,
             points.kv_tokens,
             points.prefill_pairs,
+            np.maximum(0.0, points.tokens[:, None] - starts[None, :]),
         ]
     )
-    relative = columns * (points.steps / points.observed_s)[:, None]
+
+
+def _solve(points: PointMedians, starts: Array, weights: Array | None = None) -> _Solution:
+    """Coefficients of least soft L1 loss of the relative residuals, by reweighted non-negative least squares."""
+    relative = _columns(points, starts) * (points.steps / points.observed_s)[:, None]
     widths = np.linalg.norm(relative, axis=0)
     widths[widths == 0] = 1.0
-    solution, _ = nnls(relative / widths, np.ones(len(points.steps)))
-    return np.asarray(solution / widths)
+    relative /= widths
+    weights = np.ones(len(points)) if weights is None else weights
+    certainty = 1.0 / (1.0 + (np.nan_to_num(points.noise) / MODEL_ERROR) ** 2)
+    for _ in range(_REWEIGHTINGS):
+        root = np.sqrt(weights * certainty)
+        scaled, _ = nnls(relative * root[:, None], root, maxiter=50 * relative.shape[1])
+        before, weights = weights, 1.0 / np.sqrt(1.0 + ((relative @ scaled - 1.0) / OUTLIER) ** 2)
+        if np.abs(weights - before).max() < 1e-6:
+            break
+    loss = np.sqrt(1.0 + ((relative @ scaled - 1.0) / OUTLIER) ** 2) - 1.0
+    return _Solution(starts, scaled / widths, weights, float((certainty * loss).sum()))
+
+
+def _merged(solution: _Solution, points: PointMedians) -> _Solution:
+    """Fewer slopes for hardly more loss.
+
+    Two slopes a at s and b at t make beyond t the line that one slope a + b makes from (a s + b t) / (a + b) on: the
+    bend of a roofline that lies between two starts. Slopes without a weight go.
+    """
+    floor = 1e-12 * len(points)
+    slopes = solution.coefficients[-len(solution.starts) :]
+    kept = solution.starts[slopes > 0]
+    best = _solve(points, kept)
+    merged = True
+    while merged and len(best.starts) > 1:
+        slopes = best.coefficients[-len(best.starts) :]
+        merged = False
+        candidates = []
+        for i in range(len(slopes) - 1):
+            total = slopes[i] + slopes[i + 1]
+            if total > 0:
+                middle = (slopes[i] * best.starts[i] + slopes[i + 1] * best.starts[i + 1]) / total
+                starts = np.concatenate([best.starts[:i], [middle], best.starts[i + 2 :]])
+            else:
+                starts = np.delete(best.starts, i)
+            candidates.append(_solve(points, np.unique(starts)))
+        cheapest = min(candidates, key=lambda candidate: candidate.cost)
+        if cheapest.cost <= _MERGE_COST * best.cost + floor:
+            best, merged = cheapest, True
+    return best
+
+
+def _model(solution: _Solution, points: PointMedians) -> tuple[StepTimeModel, float]:
+    request_s, overhead_s, prefill_s, sequence_s, kv_s, pair_s, *slopes = (float(x) for x in solution.coefficients)
+    bends = [(float(start), slope) for start, slope in zip(solution.starts, slopes, strict=True) if slope > 0]
+    mixed = bool((points.kinds == "mixed").any())
+    return StepTimeModel(
+        overhead_s=overhead_s,
+        slopes=tuple(bends),
+        per_sequence_s=sequence_s,
+        per_kv_token_s=kv_s,
+        per_prefill_pair_s=pair_s,
+        prefill_overhead_s=prefill_s if mixed else 0.0,
+    ), request_s
+
+
+def _leave_one_out(solution: _Solution, points: PointMedians) -> Array:
+    """Signed relative error at each point by a fit to the others, with the slopes' starts of the whole fit."""
+    errors = np.zeros(len(points))
+    everything: npt.NDArray[np.bool_] = np.ones(len(points), dtype=bool)
+    for row in range(len(points)):
+        others = everything.copy()
+        others[row] = False
+        step_time, request_s = _model(
+            _solve(points.take(others), solution.starts, solution.weights[others]), points.take(others)
+        )
+        left_out = points.take(~others)
+        errors[row] = (left_out.predicted_s(step_time, request_s) / left_out.observed_s)[0] - 1.0
+    return errors
 
 
 def _range(values: Array) -> tuple[float, float]:

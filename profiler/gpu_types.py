@@ -1,5 +1,6 @@
 """Public figures of GPU types, as their vendor prints them."""
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -58,3 +59,12 @@ def gpu_type(name: str) -> GpuType:
         near = get_close_matches(name.lower(), GPU_TYPES, n=3, cutoff=0.3) or sorted(GPU_TYPES)
         raise ValueError(f"GPU type {name!r} is not known; the nearest are {', '.join(near)}")
     return gpu
+
+
+def gpu_type_name(nvml_name: str) -> str:
+    """The short name of what NVML calls `nvml_name`: "h200" for "NVIDIA H200"; one not known gets a plain form."""
+    words = re.findall(r"[a-z0-9]+", nvml_name.lower())
+    for name in sorted(GPU_TYPES, key=len, reverse=True):
+        if all(part in words for part in name.split("-")):
+            return name
+    return "-".join(word for word in words if word != "nvidia") or "gpu"

@@ -1,105 +1,173 @@
-"""Measure a running server: sweeps over prefill, decode and load, then a fit, then a profile."""
+"""Measure a running server: iterations and a fit, loads, theta, power. The result is a profile with its raw samples."""
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from profiler.fit import fit_step_time
-from profiler.profile import (
-    EngineArgs,
-    KvCache,
-    Lifecycle,
-    ProfiledGpu,
-    ProfiledModel,
-    Provenance,
-    ServerProfile,
-)
-from profiler.sampling import MeasurementError, Measurements, Progress, Target, TokenStream, measure
-from profiler.server_facts import ServerFacts, ServerFactsError, read_server_facts
-from profiler.sweep import ServerLimits, Sweep
+from profiler.gpu_meter import NvmlMeter
+from profiler.iterations import Iterations
+from profiler.journal import Journal
+from profiler.load import REQUEST_UNITS, RequestRow
+from profiler.loads import Loads
+from profiler.plan import MeasurementPlan
+from profiler.points import ServerLimits
+from profiler.profile import ServerProfile
+from profiler.profile_parts import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance, StepSample
+from profiler.progress import Tell, unheard
+from profiler.raw_samples import write_rows, write_samples
+from profiler.server_facts import ServerFacts
+from profiler.session import Session
+from profiler.target import MeasurementError
 from workloads.client import CompletionClient
 from workloads.clock import RunClock
 
-__all__ = ["MeasurementError", "Progress", "ServerFactsError", "Target", "TokenStream", "profile_server"]
+REQUEST_TIMEOUT_S = 600.0
 
 
-async def profile_server(
-    base_url: str,
-    *,
-    gpu: ProfiledGpu,
-    engine: EngineArgs,
-    weights: Literal["real", "dummy"] | None = None,
-    model: str | None = None,
-    name: str | None = None,
-    config_sha256: str | None = None,
-    kv_cache: KvCache | None = None,
-    lifecycle: Lifecycle | None = None,
-    driver: str | None = None,
-    date: str | None = None,
-    sweep: Sweep | None = None,
-    timeout_s: float = 600.0,
-    progress: Progress | None = None,
-) -> ServerProfile:
-    """Measure the vLLM server at `base_url` (without /v1) and fit its profile.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is measured, as far as the server does not tell it over HTTP."""
 
-    `gpu`, `engine`, `weights`, `driver`, `date`: what HTTP does not tell. `kv_cache` is used when `/metrics` has none.
-    Raises ServerFactsError for an address without a server, MeasurementError when too little could be measured.
-    """
-    sweep = sweep or Sweep()
-    facts = await read_server_facts(base_url, model)
-    cache = facts.kv_cache or kv_cache
-    max_model_len = facts.max_model_len or engine.max_model_len
-    if cache is None or max_model_len is None:
-        raise MeasurementError(
-            f"{base_url} tells neither its {'KV cache' if cache is None else 'max_model_len'}; start it without "
-            "--disable-log-stats, or give the value"
+    name: str
+    model: str
+    gpu: ProfiledGpu
+    engine: EngineArgs
+    weights: Literal["real", "dummy"] | None = None
+    config_sha256: str | None = None
+    driver: str | None = None
+    date: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A profile, and the rows that its raw files hold."""
+
+    profile: ServerProfile
+    samples: tuple[StepSample, ...]
+    requests: tuple[RequestRow, ...]
+
+    def save(self, path: Path) -> ServerProfile:
+        """Write the profile to `path` and its raw samples beside it; the profile with their digests in it."""
+        profile = self.profile.model_copy(
+            update={
+                "samples": write_samples(self.samples, path.with_name(f"{path.stem}.samples.parquet")),
+                "requests": write_rows(
+                    [asdict(row) for row in self.requests],
+                    path.with_name(f"{path.stem}.requests.parquet"),
+                    REQUEST_UNITS,
+                ),
+            }
         )
-    engine = engine.model_copy(update={"max_model_len": max_model_len})
-    limits = ServerLimits(
+        profile.save(path)
+        return profile
+
+
+def server_limits(engine: EngineArgs, kv_cache: KvCache) -> ServerLimits:
+    """What a server holds at once. Raises MeasurementError when its `max_model_len` is not known."""
+    if engine.max_model_len is None:
+        raise MeasurementError("the server does not tell its max_model_len; give it")
+    return ServerLimits(
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
-        max_model_len=max_model_len,
-        kv_tokens=cache.max_tokens,
+        max_model_len=engine.max_model_len,
+        kv_tokens=kv_cache.max_tokens,
     )
-    async with CompletionClient(base_url, facts.model, RunClock().now_s, timeout_s) as client:
-        measured = await measure(client, limits, sweep, progress or _unheard)
-    fitted = fit_step_time(measured.samples)
-    return ServerProfile(
-        name=name or f"{facts.model}-{gpu.type}",
-        kind="measured",
-        model=ProfiledModel(name=facts.model, config_sha256=config_sha256),
-        gpu=gpu,
-        engine=engine,
-        kv_cache=cache,
-        step_time=fitted.step_time,
-        request_overhead_s=fitted.request_overhead_s,
-        domain=fitted.domain,
-        fit=fitted.quality,
-        lifecycle=lifecycle or Lifecycle(),
-        points=measured.points,
-        provenance=_provenance(facts, measured, sweep, weights, driver, date),
-        samples=measured.samples,
+
+
+def as_served(subject: Subject, facts: ServerFacts) -> Subject:
+    """The subject with what the server tells of itself."""
+    engine = subject.engine.model_copy(update={"max_model_len": facts.max_model_len or subject.engine.max_model_len})
+    return Subject(**{name: getattr(subject, name) for name in subject.__slots__} | {"engine": engine})
+
+
+def identity(subject: Subject, plan: MeasurementPlan) -> dict[str, Any]:
+    """What must be the same for a measurement to be gone on with: GPU, driver, model, how it is served, the plan.
+
+    The date may change, and the budget may grow.
+    """
+    same = {
+        "model": subject.model,
+        "model config": subject.config_sha256,
+        "weights": subject.weights,
+        "driver": subject.driver,
+        **{f"gpu {name}": value for name, value in subject.gpu.model_dump().items()},
+        **subject.engine.model_dump(),
+    }
+    of_plan = {name: getattr(plan, name) for name in plan.__slots__ if name not in ("budget_s", "mix", "slo")}
+    return same | of_plan | {"lengths": asdict(plan.mix), "slo": plan.slo.model_dump()}
+
+
+def engine_identity(facts: ServerFacts) -> dict[str, Any]:
+    """The part of the identity that only the running server knows."""
+    return {
+        "engine version": facts.engine_version,
+        "num_gpu_blocks": facts.kv_cache.num_gpu_blocks if facts.kv_cache else None,
+    }
+
+
+async def measure_server(
+    base_url: str,
+    facts: ServerFacts,
+    subject: Subject,
+    plan: MeasurementPlan,
+    journal: Journal,
+    *,
+    clock: RunClock,
+    started_s: float,
+    meter: NvmlMeter | None = None,
+    tell: Tell = unheard,
+) -> Measured:
+    """Measure the server at `base_url` (without /v1), which tells `facts` of itself, going on with `journal`.
+
+    `started_s`: when the budget began, in `clock`. Nothing else may use the server meanwhile.
+    Raises MeasurementError when too little could be measured, or the server does not tell what it holds.
+    """
+    subject = as_served(subject, facts)
+    if facts.kv_cache is None:
+        raise MeasurementError(f"{base_url} does not tell its KV cache; start it without --disable-log-stats")
+    limits = server_limits(subject.engine, facts.kv_cache)
+    async with CompletionClient(base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True) as client:
+        session = Session(client, limits, plan, journal, now_s=clock.now_s, started_s=started_s, tell=tell)
+        iterations, loads = Iterations(session), Loads(session, meter)
+        fit = await iterations.measure()
+        closed = await loads.closed_loops(fit.step_time)
+        theta = await loads.theta(closed)
+        power = await loads.power(closed)
+    recorded = loads.recorded()
+    return Measured(
+        profile=ServerProfile(
+            name=subject.name,
+            kind="measured",
+            model=ProfiledModel(name=subject.model, config_sha256=subject.config_sha256),
+            gpu=subject.gpu,
+            engine=subject.engine,
+            kv_cache=facts.kv_cache,
+            step_time=fit.step_time,
+            request_overhead_s=fit.request_overhead_s,
+            domain=fit.domain,
+            fit=fit.quality,
+            power=power,
+            points=tuple(load.point for load in recorded),
+            theta=(theta,) if theta else (),
+            provenance=_provenance(facts, subject, plan, iterations.samples, session.notes),
+        ),
+        samples=tuple(iterations.samples),
+        requests=tuple(row for load in recorded for row in load.rows),
     )
 
 
 def _provenance(
-    facts: ServerFacts,
-    measured: Measurements,
-    sweep: Sweep,
-    weights: Literal["real", "dummy"] | None,
-    driver: str | None,
-    date: str | None,
+    facts: ServerFacts, subject: Subject, plan: MeasurementPlan, samples: Sequence[StepSample], notes: tuple[str, ...]
 ) -> Provenance:
     caching = facts.cache_config.get("enable_prefix_caching")
     return Provenance(
-        source=f"measured over HTTP in {sweep.repeats} interleaved passes, after one to warm up",
-        date=date,
+        source=f"measured over HTTP in {plan.repeats} or more interleaved passes, after one to warm each shape up",
+        date=subject.date,
         engine="vllm" if facts.cache_config else None,
         engine_version=facts.engine_version,
-        driver=driver,
-        weights=weights,
-        n=len(measured.samples),
-        notes=(*measured.notes, *((f"enable_prefix_caching={caching}",) if caching else ())),
+        driver=subject.driver,
+        weights=subject.weights,
+        n=len(samples),
+        notes=(*notes, *((f"enable_prefix_caching={caching}",) if caching else ())),
     )
-
-
-def _unheard(_line: str) -> None:
-    """Progress that nobody asked for."""

@@ -5,6 +5,7 @@ Start with `--load-format dummy`. The speed is that of the real model, the text 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,13 @@ def model_config(shape: ModelShape) -> dict[str, Any]:
 
 
 def config_sha256(shape: ModelShape) -> str:
-    """What identifies the shape in a profile: SHA-256 of its config with sorted keys."""
-    return hashlib.sha256(json.dumps(model_config(shape), sort_keys=True).encode()).hexdigest()
+    """What identifies the shape in a profile: the digest of its config."""
+    return config_digest(model_config(shape))
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a model's config with sorted keys, however its file is laid out."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def write_model_folder(shape: ModelShape, folder: Path) -> Path:

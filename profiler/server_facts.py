@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import aiohttp
 
-from profiler.profile import KvCache
+from profiler.profile_parts import KvCache
 
 _CACHE_INFO = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')

@@ -41,27 +41,27 @@ DEMAND_COLOURS = {
 CDF_SHARES = np.concatenate((np.linspace(0, 0.95, 96), np.linspace(0.951, 1, 50)))
 
 # Drawn in this colour, written as currentColor.
-_INK = "#0a0b0c"
+INK = "#0a0b0c"
 _PATH = re.compile(r' d="[^"]*"')
 _FINER = re.compile(r"(\.\d)\d+")
 _OWN_STYLE = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sageserve-testbed",
     "font.family": "sans-serif",
     "font.size": 9,
     "text.parse_math": False,  # a model's name is no formula
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
     "axes.facecolor": "none",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.grid": True,
-    "grid.color": _INK,
+    "grid.color": INK,
     "grid.alpha": 0.12,
     "grid.linewidth": 0.6,
     "figure.facecolor": "none",
@@ -72,7 +72,7 @@ _STYLE: Any = {
 
 def demand_and_servers(edges_s: Floats, demand: Mapping[str, Floats], states: Mapping[str, Floats], name: str) -> str:
     """Tokens/s by name of DEMAND_COLOURS above, servers by state (stacked) below; one value per bin of `edges_s`."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.7))
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1), gridspec_kw={"hspace": 0.12})
         figure.subplots_adjust(left=0.12, right=0.975, top=0.98, bottom=0.12)
@@ -91,12 +91,12 @@ def demand_and_servers(edges_s: Floats, demand: Mapping[str, Floats], states: Ma
         lower.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         lower.set_xlabel(f"time of the run, {unit}")
         lower.set_xlim(edges[0], edges[-1])
-        return _svg(figure, f"Demand, forecast, capacity and servers of {name} over time")
+        return inline_svg(figure, f"Demand, forecast, capacity and servers of {name} over time")
 
 
 def stacked_over_time(edges_s: Floats, series: Mapping[str, Floats], ylabel: str, name: str) -> str:
     """Named series stacked in the colours of PALETTE; one value per bin of `edges_s`."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 2.3))
         axes = figure.subplots()
         figure.subplots_adjust(left=0.12, right=0.975, top=0.97, bottom=0.2)
@@ -105,14 +105,14 @@ def stacked_over_time(edges_s: Floats, series: Mapping[str, Floats], ylabel: str
         _from_zero(axes, ylabel)
         axes.set_xlabel(f"time of the run, {unit}")
         axes.set_xlim(0, edges_s[-1] / scale)
-        return _svg(figure, name)
+        return inline_svg(figure, name)
 
 
 def latency_cdfs(curves: Sequence[Floats], limit_s: float | None, xlabel: str) -> str:
     """The share of requests at or below each latency, one curve per policy in the colours of PALETTE, on a log axis;
     the SLO as a dotted line. A curve holds the quantiles at CDF_SHARES; an empty one is left out, and a latency below
     1 ms is drawn at 1 ms."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 2.5))
         axes = figure.subplots()
         figure.subplots_adjust(left=0.12, right=0.97, top=0.97, bottom=0.2)
@@ -122,7 +122,7 @@ def latency_cdfs(curves: Sequence[Floats], limit_s: float | None, xlabel: str) -
                     np.maximum(values, 1e-3), CDF_SHARES * 100, color=PALETTE[index % len(PALETTE)], linewidth=1.4
                 )
         if limit_s is not None:
-            axes.axvline(limit_s, color=_INK, linewidth=1, linestyle=":")
+            axes.axvline(limit_s, color=INK, linewidth=1, linestyle=":")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=8))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
@@ -130,12 +130,12 @@ def latency_cdfs(curves: Sequence[Floats], limit_s: float | None, xlabel: str) -
         axes.set_ylim(0, 101)
         axes.set_ylabel("% of requests")
         axes.set_xlabel(xlabel)
-        return _svg(figure, xlabel)
+        return inline_svg(figure, xlabel)
 
 
 def gpu_hours_bars(policies: Sequence[str], by_state: Mapping[str, Sequence[float]]) -> str:
     """GPU-hours of each policy as one bar, by state."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 0.75 + 0.34 * len(policies)))
         axes = figure.subplots()
         figure.subplots_adjust(left=0.2, right=0.97, top=0.97, bottom=0.45 / figure.get_figheight())
@@ -147,7 +147,7 @@ def gpu_hours_bars(policies: Sequence[str], by_state: Mapping[str, Sequence[floa
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("GPU-hours")
-        return _svg(figure, "GPU-hours by policy and state")
+        return inline_svg(figure, "GPU-hours by policy and state")
 
 
 def _stack(axes: Axes, edges: Floats, series: Mapping[str, Floats], colours: Sequence[str]) -> None:
@@ -169,10 +169,10 @@ def _from_zero(axes: Axes, ylabel: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel(ylabel)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
 
 
-def _plain(value: float) -> str:
+def plain(value: float) -> str:
     if abs(value) >= 1e6:
         return f"{value / 1e6:g} M"
     return f"{value / 1e3:g} k" if abs(value) >= 1e3 else f"{value:g}"
@@ -186,11 +186,11 @@ def _time_unit(end_s: float) -> tuple[float, str]:
     return (3600.0, "h") if end_s > 3 * 3600 else (60.0, "min") if end_s > 300 else (1.0, "s")
 
 
-def _svg(figure: Figure, label: str) -> str:
+def inline_svg(figure: Figure, label: str) -> str:
     text = io.StringIO()
     canvas: Any = FigureCanvasSVG(figure)
     canvas.print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue().replace(_INK, "currentColor")
+    svg = text.getvalue().replace(INK, "currentColor")
     svg = svg[svg.index("<svg") :]
     # A tenth of a point is finer than any screen: half the bytes of a path.
     svg = _PATH.sub(lambda path: _FINER.sub(r"\1", path[0]).replace(" \n", ""), svg)

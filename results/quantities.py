@@ -58,3 +58,26 @@ def clock(at_s: float) -> str:
 
 def count(value: int) -> str:
     return f"{value:,}"
+
+
+def three_figures(value: float) -> str:
+    """1,234 stays whole; below that three figures: 123, 12.3, 0.0123; 0 is 0."""
+    if not value:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".removesuffix(".")
+
+
+def duration(value_s: float) -> str:
+    """Three figures from nanoseconds to seconds: 52.2 ns, 7.20 ms, 1.23 s; then as `seconds`."""
+    if abs(value_s) >= 120:
+        return seconds(value_s)
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if abs(value_s) >= 0.9995 * scale or not value_s:
+            return f"{three_figures(value_s / scale)} {unit}"
+    return f"{three_figures(value_s / 1e-9)} ns"
+
+
+def data_size(value_bytes: float) -> str:
+    """In GiB or MiB, three figures."""
+    unit, scale = ("GiB", 2**30) if abs(value_bytes) >= 2**30 else ("MiB", 2**20)
+    return f"{three_figures(value_bytes / scale)} {unit}"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from controller.types import Capacity, FleetLimits
 from profiler.capacity import Theta, theta_tokens_per_s
 from profiler.model_shapes import MODEL_SHAPES
-from profiler.profile import KvCache, ServerProfile, load_profile
+from profiler.profile import ServerProfile, load_profile
+from profiler.profile_parts import KvCache
 from testbed.offered_load import LengthMix
 from testbed.scenario import Mode, ModelConfig, Scenario, ScenarioError
 from workloads.request import Tier

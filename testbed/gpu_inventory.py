@@ -1,5 +1,6 @@
 """The machine's NVIDIA GPUs, through NVML."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -52,6 +53,23 @@ def gpu_inventory() -> GpuInventory:
     finally:
         pynvml.nvmlShutdown()
     return GpuInventory(gpus=tuple(gpus), reason="" if gpus else "NVML sees no GPU")
+
+
+def gpus_of_server(inventory: GpuInventory, indices: Sequence[int]) -> tuple[Gpu, ...]:
+    """The GPUs `indices` that one server is to take together, in that order.
+
+    Raises ValueError when one is not there or named twice, or when they are not all of one model.
+    """
+    by_index = {gpu.index: gpu for gpu in inventory.gpus}
+    if missing := [index for index in indices if index not in by_index]:
+        have = f"have {', '.join(map(str, by_index))}" if by_index else f"there is none ({inventory.reason})"
+        raise ValueError(f"GPU {missing[0]}: no such GPU; {have}")
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"GPUs {', '.join(map(str, indices))}: one is named twice; name each once")
+    chosen = tuple(by_index[index] for index in indices)
+    if len(models := sorted({gpu.name for gpu in chosen})) > 1:
+        raise ValueError(f"a server takes GPUs of one model, given {' and '.join(models)}; choose other indices")
+    return chosen
 
 
 def _text(value: str | bytes) -> str:

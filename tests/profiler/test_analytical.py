@@ -22,7 +22,7 @@ def test_an_analytical_profile_says_so_and_names_its_assumptions(profile: Server
     assert profile.kind == "analytical"
     assert profile.provenance.n == 0
     assert len(profile.provenance.assumptions) >= 8
-    assert profile.samples == ()
+    assert profile.samples is None
 
 
 def test_an_idle_decode_step_lies_between_the_bandwidth_limit_and_twice_that() -> None:
@@ -75,7 +75,8 @@ def test_large_models_take_minutes_to_start_and_small_ones_about_one() -> None:
 def test_an_assumption_that_is_changed_shows_in_the_numbers_and_in_the_words() -> None:
     default = analytical_profile(LLAMA_3_1_8B, H100, 1)
     slower = analytical_profile(LLAMA_3_1_8B, H100, 1, assume=Assumptions(memory_efficiency=0.375))
-    assert slower.step_time.weights_s == pytest.approx(2 * default.step_time.weights_s)
+    beyond_launch_s = [profile.step_time.step_s(0, 0, 1, 0) - 1e-3 for profile in (default, slower)]
+    assert beyond_launch_s[1] == pytest.approx(2 * beyond_launch_s[0], rel=0.01)
     assert slower.provenance.assumptions != default.provenance.assumptions
 
 

@@ -7,7 +7,8 @@ from profiler.analytical import analytical_profile
 from profiler.capacity import Theta, theta_tokens_per_s
 from profiler.gpu_types import A100_80GB, H100
 from profiler.model_shapes import BLOOM_176B, LLAMA_2_70B, LLAMA_3_1_8B
-from profiler.profile import Domain, ServerProfile
+from profiler.profile import ServerProfile
+from profiler.profile_parts import Domain
 
 SMALL = analytical_profile(LLAMA_3_1_8B, H100, 1)
 LARGE = analytical_profile(LLAMA_2_70B, H100, 4)

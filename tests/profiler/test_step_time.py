@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from profiler.step_time import StepTimeModel, prefill_pairs
 
-A_GPU = StepTimeModel(
+A_GPU = StepTimeModel.roofline(
     overhead_s=0.001,
     weights_s=0.010,
     per_token_s=2e-5,
@@ -17,7 +18,7 @@ A_GPU = StepTimeModel(
 
 seconds = st.floats(0, 0.1)
 models = st.builds(
-    StepTimeModel,
+    StepTimeModel.roofline,
     overhead_s=st.floats(1e-5, 0.1),
     weights_s=seconds,
     per_token_s=st.floats(0, 1e-3),
@@ -65,7 +66,7 @@ def test_no_time_holds_no_step_and_a_moment_holds_one() -> None:
 
 
 def test_a_model_in_which_nothing_takes_time_is_refused_when_asked_for_steps() -> None:
-    nothing = StepTimeModel(
+    nothing = StepTimeModel.roofline(
         overhead_s=0, weights_s=0, per_token_s=0, per_sequence_s=0, per_kv_token_s=0, per_prefill_pair_s=0
     )
     with pytest.raises(ValueError, match="in no time"):
@@ -74,10 +75,30 @@ def test_a_model_in_which_nothing_takes_time_is_refused_when_asked_for_steps() -
 
 @pytest.mark.parametrize("value", [-1e-9, math.inf, math.nan])
 def test_a_coefficient_must_be_finite_and_not_negative(value: float) -> None:
-    with pytest.raises(ValueError, match="weights_s"):
+    with pytest.raises(ValueError, match="per_kv_token_s"):
+        StepTimeModel(overhead_s=0, slopes=(), per_sequence_s=0, per_kv_token_s=value, per_prefill_pair_s=0)
+    with pytest.raises(ValueError, match=r"slopes\[0\]"):
+        StepTimeModel(overhead_s=0, slopes=((0, value),), per_sequence_s=0, per_kv_token_s=0, per_prefill_pair_s=0)
+
+
+def test_slopes_begin_at_more_and_more_tokens() -> None:
+    with pytest.raises(ValueError, match="each must begin at more tokens"):
         StepTimeModel(
-            overhead_s=0, weights_s=value, per_token_s=0, per_sequence_s=0, per_kv_token_s=0, per_prefill_pair_s=0
+            overhead_s=0, slopes=((8, 1e-3), (8, 1e-3)), per_sequence_s=0, per_kv_token_s=0, per_prefill_pair_s=0
         )
+
+
+def test_slopes_add_up_where_they_overlap() -> None:
+    bent = StepTimeModel(
+        overhead_s=1, slopes=((10, 0.1), (20, 0.2)), per_sequence_s=0, per_kv_token_s=0, per_prefill_pair_s=0
+    )
+    assert [bent.step_s(tokens, 0, 0, 0) for tokens in (5, 20, 30)] == pytest.approx([1, 2, 5])
+
+
+def test_an_iteration_with_a_prompt_in_it_pays_for_that_once() -> None:
+    model = replace(A_GPU, prefill_overhead_s=0.5)
+    assert model.step_s(1, 0, 7, 0) - model.step_s(0, 0, 8, 0) == pytest.approx(0.5, abs=1e-4)
+    assert model.step_s(0, 0, 8, 0) == A_GPU.step_s(0, 0, 8, 0)
 
 
 @given(st.lists(st.integers(1, 8192), min_size=1, max_size=6))

@@ -12,8 +12,9 @@ import yaml
 
 from controller.niw import NiwRules
 from controller.types import Capacity, FleetLimits, Placement, Pool, ScalingPlan
-from profiler.profile import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance, ServerProfile
-from profiler.profile import Lifecycle as LifecycleTimes
+from profiler.profile import ServerProfile
+from profiler.profile_parts import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance
+from profiler.profile_parts import Lifecycle as LifecycleTimes
 from profiler.step_time import StepTimeModel
 from results.recorder import RunRecorder
 from results.run_folder import PolicyFolder
@@ -262,7 +263,7 @@ def _profile() -> ServerProfile:
         gpu=ProfiledGpu(type="h100", count=1),
         engine=EngineArgs(max_num_seqs=32, max_num_batched_tokens=1024, max_model_len=2048),
         kv_cache=KvCache(num_gpu_blocks=256, block_size=16, max_tokens=4096),
-        step_time=StepTimeModel(
+        step_time=StepTimeModel.roofline(
             overhead_s=0.01,
             weights_s=0.02,
             per_token_s=2e-4,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from profiler.step_time import StepTimeModel, prefill_pairs
 from testbed.emulated_engine import EmulatedEngine, EngineLimits, Phase, Sequence
 
-STEP = StepTimeModel(
+STEP = StepTimeModel.roofline(
     overhead_s=0.002,
     weights_s=0.01,
     per_token_s=2e-5,

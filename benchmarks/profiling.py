@@ -1,0 +1,209 @@
+"""Does refinement pay? Profiles of emulated servers with known step times: refined ones against a plain grid.
+
+    python -m benchmarks.profiling [--servers N]
+
+Both measure the same number of points with the same repeats, in virtual time, of the same servers: step times with one
+or two bends at random places, and noise on every iteration. Printed is the mean absolute relative error against the
+truth over fresh random points, median and worst over the servers, and how often refinement was the better one.
+"""
+
+import argparse
+import asyncio
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from profiler.analytical import analytical_profile
+from profiler.fit import StepTimeFit, fit_step_time
+from profiler.gpu_types import H100
+from profiler.grid import random_points
+from profiler.iterations import Iterations
+from profiler.journal import Journal
+from profiler.model_shapes import LLAMA_3_1_8B
+from profiler.plan import MeasurementPlan
+from profiler.points import DecodePoint, MixedPoint, PrefillPoint, ServerLimits, StepPoint
+from profiler.progress import unheard
+from profiler.sampling import measure_point
+from profiler.session import Session
+from profiler.step_time import StepTimeModel, prefill_pairs
+from testbed.emulated_server import EmulatedServer
+from testbed.server import ServerSpec
+from testbed.virtual_time import VirtualTimeLoop
+from workloads.clock import RunClock
+from workloads.request import Request, Tier
+
+LIMITS = ServerLimits(max_num_seqs=256, max_num_batched_tokens=4096, max_model_len=16384, kv_tokens=400_000)
+MOST_POINTS, HELD_OUT = 40, 8
+REQUEST_OVERHEAD_S = 3e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    sent_s: float
+    token_times_s: tuple[float, ...]
+    error: str | None = None
+
+
+class NoisyStepTime:
+    """A step-time model whose every iteration is off by a log-normal factor."""
+
+    def __init__(self, truth: StepTimeModel, noise: float, seed: int) -> None:
+        self._truth, self._noise, self._rng = truth, noise, np.random.default_rng(seed)
+
+    def step_s(self, prefill_tokens: float, pairs: float, decode_seqs: float, kv_tokens: float) -> float:
+        return self._truth.step_s(prefill_tokens, pairs, decode_seqs, kv_tokens) * self._factor()
+
+    def decode_run_s(self, decode_seqs: int, kv_tokens: float, steps: int) -> float:
+        return self._truth.decode_run_s(decode_seqs, kv_tokens, steps) * self._factor()
+
+    def _factor(self) -> float:
+        return math.exp(self._noise * self._rng.standard_normal())
+
+
+class EmulatedTarget:
+    """An emulated server in virtual time as something to measure."""
+
+    def __init__(self, step_time: NoisyStepTime) -> None:
+        self.clock = RunClock()
+        self._sent = 0
+        profile = analytical_profile(LLAMA_3_1_8B, H100, 1).model_copy(update={"step_time": step_time})
+        spec = ServerSpec(
+            model="m",
+            region="r",
+            gpu_type="h100",
+            gpus=1,
+            max_model_len=LIMITS.max_model_len,
+            max_num_seqs=LIMITS.max_num_seqs,
+            max_num_batched_tokens=LIMITS.max_num_batched_tokens,
+        )
+        self.server = EmulatedServer(
+            spec,
+            "s",
+            profile=profile,
+            clock=self.clock,
+            on_change=lambda *_: None,
+            start_s=0,
+            stop_s=0,
+            step_by_step=True,
+        )
+
+    async def complete(
+        self,
+        prompt_token_ids: Sequence[int],
+        max_tokens: int,
+        *,
+        request_id: str,
+        priority: int | None = None,  # noqa: ARG002
+    ) -> Answer:
+        sent_s = self.clock.now_s()
+        self._sent += 1
+        request = Request(
+            request_id=self._sent,
+            arrival_s=max(0.0, sent_s),
+            model="m",
+            region="r",
+            tier=Tier.IW_N,
+            prompt_tokens=len(prompt_token_ids),
+            output_tokens=max_tokens,
+        )
+        times: list[float] = []
+        async for new in self.server.stream(request):
+            times += [self.clock.now_s() + REQUEST_OVERHEAD_S] * new
+        await asyncio.sleep(REQUEST_OVERHEAD_S)
+        return Answer(sent_s, tuple(times))
+
+
+def random_truth(rng: np.random.Generator) -> StepTimeModel:
+    """A server with a bend or two somewhere between 40 and 1,500 tokens."""
+    floor_s = rng.uniform(4e-3, 2e-2)
+    first = math.exp(rng.uniform(math.log(40), math.log(600)))
+    slope_s = floor_s / first * rng.uniform(0.5, 1.0)
+    second = first * rng.uniform(1.5, 5)
+    return StepTimeModel(
+        overhead_s=floor_s,
+        slopes=((first, slope_s), (second, slope_s * rng.uniform(0, 1))),
+        per_sequence_s=rng.uniform(0, 3e-5),
+        per_kv_token_s=rng.uniform(2e-8, 1e-7),
+        per_prefill_pair_s=rng.uniform(5e-10, 4e-9),
+        prefill_overhead_s=rng.uniform(0, 2e-3),
+    )
+
+
+def plain_grid(count: int) -> list[StepPoint]:
+    """Geometric rows over the whole domain: 9 prompts, 4 mixed, the rest 5 contexts over 4 widths, less what does not
+    fit."""
+    prompts = np.geomspace(16, 16_000, 9)
+    points: list[StepPoint] = [PrefillPoint(prompt_tokens=round(n)) for n in prompts]
+    points += [MixedPoint(prompt_tokens=p, decode_seqs=n, context_tokens=64) for p in (256, 4096) for n in (1, 16)]
+    widths, contexts = np.geomspace(1, 256, 5), np.geomspace(64, 12_000, 5)
+    for n in widths:
+        for context in contexts:
+            each = min(round(context), int(LIMITS.kv_tokens * 0.85 / round(n)) - 350)
+            points.append(DecodePoint(decode_seqs=round(n), context_tokens=max(16, each)))
+    return [point for point in dict.fromkeys(points) if point.fits(LIMITS)][:count]
+
+
+async def profiles(truth: StepTimeModel, noise: float, seed: int) -> tuple[StepTimeFit, StepTimeFit]:
+    """Fits of a refined profile, and of a plain grid with as many points."""
+    target = EmulatedTarget(NoisyStepTime(truth, noise, seed))
+    await target.server.start()
+    plan = MeasurementPlan(budget_s=1e6, most_points=MOST_POINTS, held_out=HELD_OUT, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal", {})
+        with journal.writing():
+            session = Session(target, LIMITS, plan, journal, now_s=target.clock.now_s, started_s=0.0, tell=unheard)
+            refined = await Iterations(session).measure()
+        grid = plain_grid(refined.quality.residuals.n)
+        samples = [
+            await measure_point(target, session.prompts, point, LIMITS, repeat)
+            for repeat in range(plan.repeats)
+            for point in grid
+        ]
+    return refined, fit_step_time(samples)
+
+
+def error(fit: StepTimeFit, truth: StepTimeModel) -> float:
+    """Mean absolute relative error over iterations of random points."""
+    errors = []
+    for point in random_points(LIMITS, 200, np.random.default_rng(12345)):
+        match point:
+            case PrefillPoint():
+                steps = point.steps(LIMITS)
+                batch = (point.prompt_tokens / steps, prefill_pairs(point.prompt_tokens) / steps, 0.0, 0.0)
+            case DecodePoint():
+                batch = (0.0, 0.0, point.decode_seqs, point.decode_seqs * (point.context_tokens + 20.0))
+            case MixedPoint():
+                steps = point.steps(LIMITS)
+                kv_tokens = point.decode_seqs * (point.context_tokens + 20.0)
+                prompt = point.prompt_tokens
+                batch = (prompt / steps, prefill_pairs(prompt) / steps, point.decode_seqs, kv_tokens)
+        errors.append(abs(fit.step_time.step_s(*batch) / truth.step_s(*batch) - 1))
+    return float(np.mean(errors))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--servers", type=int, default=6, help="how many random servers for each noise")
+    servers = parser.parse_args().servers
+    print(f"{'noise':>6} {'refined':>16} {'plain grid':>16} {'ratio':>6} {'refined is better':>18}  (median, worst)")
+    for noise in (0.0, 0.05):
+        refined_errors, plain_errors = [], []
+        for seed in range(servers):
+            truth = random_truth(np.random.default_rng(seed))
+            with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+                refined, plain = runner.run(profiles(truth, noise, seed))
+            refined_errors.append(error(refined, truth))
+            plain_errors.append(error(plain, truth))
+        a, b = np.array(refined_errors), np.array(plain_errors)
+        print(
+            f"{noise:6.0%} {np.median(a):8.2%} {a.max():7.2%} {np.median(b):8.2%} {b.max():7.2%}"
+            f" {np.median(a) / np.median(b):6.2f} {(a < b).sum():>10} of {servers}"
+        )
+
+
+if __name__ == "__main__":
+    main()

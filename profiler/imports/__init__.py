@@ -1,0 +1,1 @@
+"""Profiles from the formats of other simulators."""

@@ -1,0 +1,214 @@
+"""Samples of iterations: warm-up, a first grid, refinement where the fit errs most, and points held out of it."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from profiler.fit import StepTimeFit, fit_step_time
+from profiler.grid import first_grid, random_points
+from profiler.plan import UNTIL_GRID, UNTIL_HELD_OUT, UNTIL_REFINED, UNTIL_WARM
+from profiler.point_medians import point_medians
+from profiler.points import DecodePoint, PrefillPoint, StepPoint, step_point
+from profiler.profile_parts import StepSample
+from profiler.refinement import Measured, next_points
+from profiler.sampling import measure_point
+from profiler.session import Session
+from profiler.target import MeasurementError
+
+# Warm: this many rounds in a row within this factor of the fastest.
+_STABLE_ROUNDS = 4
+_STABLE = 1.15
+_MOST_WARM_UP_S = 90.0
+# Below this many points a grid says too little, whatever it costs.
+_FEWEST_POINTS = 14
+_BATCH = 4
+_FEWEST_HELD_OUT = 3
+
+
+class Iterations:
+    """The samples of a session, those in its journal first."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._plan = session.plan
+        self._limits = session.limits
+        recorded = list(session.journal.of("sample"))
+        self.samples = [StepSample.model_validate(entry["sample"]) for entry in recorded]
+        self._cost_s: dict[str, float] = {entry["sample"]["point"]: entry["cost_s"] for entry in recorded}
+        self._prefill_tokens_per_s = 1e3
+
+    async def measure(self) -> StepTimeFit:
+        """Every phase in turn; the fit to all that was not held out, judged by what was.
+
+        Raises MeasurementError when too little could be measured to fit anything.
+        """
+        await self.warm_up()
+        grid = first_grid(self._limits, self._plan.longest_prompt)
+        await self._measure("grid", grid, UNTIL_GRID)
+        fit = await self._refine()
+        await self._hold_out(fit)
+        return self._fit()
+
+    async def measure_points(self, points: Iterable[StepPoint]) -> None:
+        """These points and no others: those of another server that is to be compared."""
+        await self.warm_up()
+        await self._measure("the same points", points, 1.0)
+
+    async def measure_fresh(self, count: int, wanted: Callable[[StepPoint], bool]) -> None:
+        """`count` random points of those `wanted`, kept as held out: they judge a fit that was made before."""
+        await self.warm_up()
+        rng = np.random.default_rng([self._plan.seed, 2])
+        drawn = random_points(self._limits, 5 * count, rng, self._plan.longest_prompt)
+        points = [point for point in drawn if wanted(point)][:count]
+        await self._measure("fresh points", points, 1.0, held_out=True)
+
+    async def warm_up(self) -> None:
+        """Until the server's pace is steady: in its first half minute it may be 25 times slower."""
+        session = self._session
+        until_s = session.now_s() + min(_MOST_WARM_UP_S, session.left_s(UNTIL_WARM))
+        points: list[StepPoint] = [
+            PrefillPoint(prompt_tokens=64),
+            DecodePoint(decode_seqs=min(4, self._limits.widest), context_tokens=32),
+        ]
+        took_s: list[float] = []
+        while len(took_s) < _STABLE_ROUNDS or max(took_s[-_STABLE_ROUNDS:]) > _STABLE * min(took_s):
+            if took_s and session.now_s() >= until_s:
+                break
+            session.say("warm-up", f"round {len(took_s) + 1}")
+            began_s = session.now_s()
+            for point in points:
+                if point.fits(self._limits):
+                    await measure_point(session.target, session.prompts, point, self._limits, 0)
+            took_s.append(session.now_s() - began_s)
+
+    async def _measure(
+        self,
+        phase: str,
+        points: Iterable[StepPoint],
+        until: float,
+        *,
+        repeats: int | None = None,
+        held_out: bool = False,
+    ) -> None:
+        """`repeats` of every point in passes of different order, after one that warms each shape up.
+
+        A drift of the machine so falls on all points alike. What the journal has is not measured again. A point that
+        fails is noted and left out, as are the costliest when all together would take longer than `until` allows.
+        """
+        repeats = repeats or self._plan.repeats
+        done = self._repeats()
+        wanted = [point for point in points if done.get(str(point), 0) < repeats and not self._given_up(point)]
+        # Cheap ones first: they tell the rate by which the cost of the others is estimated.
+        for point in sorted(wanted, key=lambda point: point.prefill_tokens()):
+            self._session.say(f"{phase}, first time", point)
+            if (repeats + 1) * self._estimated_s(point) > self._session.left_s(until) and done:
+                self._leave_out(point, wanted)
+                continue
+            began_s = self._session.now_s()
+            if not await self._tried(point, None, held_out):
+                wanted.remove(point)
+                continue
+            took_s = self._session.now_s() - began_s
+            self._cost_s.setdefault(str(point), took_s)
+            self._prefill_tokens_per_s = max(self._prefill_tokens_per_s, point.prefill_tokens() / took_s)
+        while len(wanted) > _FEWEST_POINTS and repeats * sum(map(self._estimated_s, wanted)) > self._session.left_s(
+            until
+        ):
+            self._leave_out(max(wanted, key=self._estimated_s), wanted)
+        for turn in range(repeats):
+            due = [point for point in wanted if self._repeats().get(str(point), 0) <= turn]
+            order = np.random.default_rng([self._plan.seed, len(self.samples)]).permutation(len(due))
+            for position, index in enumerate(order):
+                point = due[index]
+                self._session.say(f"{phase}, pass {turn + 1} of {repeats}", f"{point} ({position + 1}/{len(due)})")
+                if not await self._tried(point, self._repeats().get(str(point), 0), held_out):
+                    wanted.remove(point)
+
+    async def _tried(self, point: StepPoint, repeat: int | None, held_out: bool) -> bool:
+        """Measure once; whether that went well. A repeat of None is not kept."""
+        session = self._session
+        began_s = session.now_s()
+        try:
+            sample = await measure_point(session.target, session.prompts, point, self._limits, repeat or 0)
+        except MeasurementError as error:
+            session.note(f"left out: {point}: {error}")
+            return False
+        if repeat is not None:
+            sample = sample.model_copy(update={"held_out": held_out})
+            cost_s = session.now_s() - began_s
+            session.journal.add("sample", sample=sample.model_dump(), cost_s=round(cost_s, 4))
+            self.samples.append(sample)
+            self._cost_s[str(point)] = cost_s
+        return True
+
+    def _estimated_s(self, point: StepPoint) -> float:
+        """What a repeat of `point` may cost: as before, or its prefill at the best rate seen."""
+        return self._cost_s.get(str(point), point.prefill_tokens() / self._prefill_tokens_per_s)
+
+    def _leave_out(self, point: StepPoint, wanted: list[StepPoint]) -> None:
+        cost_s = self._estimated_s(point)
+        self._session.note(
+            f"left out: {point}: at about {cost_s:.1f} s a repeat the time was too short; raise the budget"
+        )
+        wanted.remove(point)
+
+    def _given_up(self, point: StepPoint) -> bool:
+        return any(note.startswith(f"left out: {point}:") for note in self._session.notes)
+
+    def _repeats(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for sample in self.samples:
+            counts[sample.point] = counts.get(sample.point, 0) + 1
+        return counts
+
+    async def _refine(self) -> StepTimeFit:
+        """New points and more repeats where the fit to the others errs most, until good enough or the time is up."""
+        fit = self._fit()
+        most = self._plan.most_points - self._plan.held_out
+        while fit.quality.leave_one_out and fit.quality.leave_one_out.max_ape > self._plan.error_target:
+            room = max(0, most - len(fit.leave_one_out))
+            batch = next_points(self._measured(fit), self._limits, _BATCH, room)
+            new = [point for point in batch if str(point) not in fit.leave_one_out]
+            again = [point for point in batch if str(point) in fit.leave_one_out]
+            if self._session.left_s(UNTIL_REFINED) == 0 or not new + again:
+                break
+            before = len(self.samples)
+            await self._measure("refinement", new, UNTIL_REFINED)
+            for point in again:
+                more = self._repeats()[str(point)] + 2
+                await self._measure("refinement", [point], UNTIL_REFINED, repeats=more)
+            if len(self.samples) == before:
+                break
+            fit = self._fit()
+        return fit
+
+    def _fit(self) -> StepTimeFit:
+        try:
+            return fit_step_time(self.samples)
+        except ValueError as error:
+            why = f" ({self._session.notes[0]})" if self._session.notes else ""
+            raise MeasurementError(f"{error}{why}") from error
+
+    def _measured(self, fit: StepTimeFit) -> list[Measured]:
+        medians = point_medians([sample for sample in self.samples if not sample.held_out])
+        repeats = self._repeats()
+        return [
+            Measured(point=step_point(name), error=fit.leave_one_out[name], noise=noise, repeats=repeats[name])
+            for name, noise in zip(medians.names.tolist(), medians.noise.tolist(), strict=True)
+        ]
+
+    async def _hold_out(self, fit: StepTimeFit) -> None:
+        """Points at random within the domain, kept from the fit; fewer when time is short."""
+        rng = np.random.default_rng([self._plan.seed, 1])
+        drawn = random_points(self._limits, 3 * self._plan.held_out, rng, self._plan.longest_prompt)
+        recorded = {sample.point for sample in self.samples if sample.held_out}
+        room_s = self._session.left_s(UNTIL_HELD_OUT)
+        chosen: list[StepPoint] = []
+        for point in drawn:
+            cost_s = (self._plan.repeats + 1) * self._estimated_s(point)
+            within = point.prefill_tokens() <= max(fit.domain.kv_tokens[1], fit.domain.prefill_tokens[1])
+            affordable = str(point) in recorded or cost_s <= room_s or len(chosen) < _FEWEST_HELD_OUT
+            if len(chosen) < self._plan.held_out and str(point) not in fit.leave_one_out and within and affordable:
+                chosen.append(point)
+                room_s -= cost_s
+        await self._measure("held-out points", chosen, UNTIL_HELD_OUT, held_out=True)

@@ -1,0 +1,70 @@
+"""Runs a measurement with its progress on the terminal, and makes what can go wrong one line."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from profiler.progress import Progress, Tell
+from profiler.server_facts import ServerFactsError
+from profiler.target import MeasurementError
+from testbed.bad_input import BadInput
+from testbed.server import ServerError
+from workloads.real_time_loop import real_time_loop
+
+T = TypeVar("T")
+
+stdout = Console()
+INTERRUPTED = 130
+FAILED = 1
+
+
+def measured_with_progress(work: Callable[[Tell], Coroutine[Any, Any, T]], kept: Path | None) -> T:
+    """The result of `work`, run on the real-time loop while its progress shows.
+
+    Raises BadInput for what the user can mend. An interruption, and a server that fails, end the program, with a line
+    that says where what was found is `kept`.
+    """
+    going_on = f"; what was found is kept in {kept}: the same command goes on from there" if kept else ""
+    try:
+        with _shown() as tell, asyncio.Runner(loop_factory=real_time_loop) as runner:
+            return runner.run(work(tell))
+    except ServerFactsError as error:
+        raise BadInput(str(error)) from error
+    except (ServerError, MeasurementError) as error:
+        raise MeasurementFailed(f"{error}{going_on if kept and kept.exists() else ''}") from error
+    except KeyboardInterrupt:
+        print(f"interrupted{going_on}")
+        raise SystemExit(INTERRUPTED) from None
+
+
+class MeasurementFailed(RuntimeError):
+    """The machine did not do what it should; the message is one line for the user."""
+
+
+@contextmanager
+def _shown() -> Iterator[Tell]:
+    """On a terminal one line that changes; elsewhere a line for each phase."""
+    if stdout.is_terminal:
+        with stdout.status("starting") as status:
+
+            def change(progress: Progress) -> None:
+                left = f"{progress.left_s // 60:.0f}:{progress.left_s % 60:02.0f} left"
+                status.update(f"[bold]{progress.phase}[/]  {progress.what}  [dim]{left}[/]")
+
+            yield change
+        return
+    last = ""
+
+    def line(progress: Progress) -> None:
+        nonlocal last
+        if progress.phase != last:
+            last = progress.phase
+            stdout.print(
+                f"{progress.phase}: {progress.what}  ({progress.left_s:.0f} s left)", highlight=False, markup=False
+            )
+
+    yield line
