@@ -8,7 +8,7 @@ OURS := $(INSTALL) --constraint requirements/constraints.txt
 TORCH := $(INSTALL) --no-deps $(shell grep '^torch==' requirements/vllm-cpu.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-fast check lock clean
+.PHONY: help demo test test-fast check bench lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -27,6 +27,11 @@ check: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## speed and precision of the load generator, the profiler, traces: ratios within one run
+	$(BIN)/python -m benchmarks.profiling
+	$(BIN)/python -m benchmarks.trace_io
+	$(BIN)/python -m benchmarks.load
 
 lock: $(VENV)/.dev  ## write the versions that are installed now as the constraints
 	$(BIN)/python requirements/lock.py > requirements/constraints.new

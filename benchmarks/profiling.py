@@ -5,11 +5,16 @@
 Both measure the same number of points with the same repeats, in virtual time, of the same servers: step times with one
 or two bends at random places, and noise on every iteration. Printed is the mean absolute relative error against the
 truth over fresh random points, median and worst over the servers, and how often refinement was the better one.
+
+Last, one such server behind real HTTP in a process of its own, measured by `testbed profile --base-url` as it is: 40
+points, three minutes of real time.
 """
 
 import argparse
 import asyncio
 import math
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +31,8 @@ from profiler.journal import Journal
 from profiler.model_shapes import LLAMA_3_1_8B
 from profiler.plan import MeasurementPlan
 from profiler.points import DecodePoint, MixedPoint, PrefillPoint, ServerLimits, StepPoint
+from profiler.profile import load_profile
+from profiler.profile_parts import FitQuality
 from profiler.progress import unheard
 from profiler.sampling import measure_point
 from profiler.session import Session
@@ -97,7 +104,7 @@ class EmulatedTarget:
         max_tokens: int,
         *,
         request_id: str,
-        priority: int | None = None,  # noqa: ARG002
+        priority: int | None = None,
     ) -> Answer:
         sent_s = self.clock.now_s()
         self._sent += 1
@@ -166,23 +173,57 @@ async def profiles(truth: StepTimeModel, noise: float, seed: int) -> tuple[StepT
     return refined, fit_step_time(samples)
 
 
+def batches(limits: ServerLimits) -> list[tuple[float, float, float, float]]:
+    """Iterations of random points: arguments of `step_s`."""
+    found: list[tuple[float, float, float, float]] = []
+    for point in random_points(limits, 200, np.random.default_rng(12345)):
+        kv_tokens = 0.0 if isinstance(point, PrefillPoint) else point.decode_seqs * (point.context_tokens + 20.0)
+        if isinstance(point, DecodePoint):
+            found.append((0.0, 0.0, point.decode_seqs, kv_tokens))
+            continue
+        steps, seqs = point.steps(limits), 0 if isinstance(point, PrefillPoint) else point.decode_seqs
+        found.append((point.prompt_tokens / steps, prefill_pairs(point.prompt_tokens) / steps, seqs, kv_tokens))
+    return found
+
+
 def error(fit: StepTimeFit, truth: StepTimeModel) -> float:
     """Mean absolute relative error over iterations of random points."""
-    errors = []
-    for point in random_points(LIMITS, 200, np.random.default_rng(12345)):
-        match point:
-            case PrefillPoint():
-                steps = point.steps(LIMITS)
-                batch = (point.prompt_tokens / steps, prefill_pairs(point.prompt_tokens) / steps, 0.0, 0.0)
-            case DecodePoint():
-                batch = (0.0, 0.0, point.decode_seqs, point.decode_seqs * (point.context_tokens + 20.0))
-            case MixedPoint():
-                steps = point.steps(LIMITS)
-                kv_tokens = point.decode_seqs * (point.context_tokens + 20.0)
-                prompt = point.prompt_tokens
-                batch = (prompt / steps, prefill_pairs(prompt) / steps, point.decode_seqs, kv_tokens)
-        errors.append(abs(fit.step_time.step_s(*batch) / truth.step_s(*batch) - 1))
-    return float(np.mean(errors))
+    return float(np.mean([abs(fit.step_time.step_s(*b) / truth.step_s(*b) - 1) for b in batches(LIMITS)]))
+
+
+def over_http() -> tuple[FitQuality, float]:
+    """Quality of a profile measured over HTTP, and its error against the truth."""
+    truth = random_truth(np.random.default_rng(0))
+    with tempfile.TemporaryDirectory() as folder:
+        known, out = Path(folder) / "known.json", Path(folder) / "measured.json"
+        analytical_profile(
+            LLAMA_3_1_8B,
+            H100,
+            1,
+            max_num_seqs=LIMITS.max_num_seqs // 8,
+            max_num_batched_tokens=LIMITS.max_num_batched_tokens,
+            max_model_len=LIMITS.max_model_len // 4,
+        ).model_copy(update={"step_time": truth}).save(known)
+        with subprocess.Popen(
+            [sys.executable, "-m", "testbed.emulated_program", str(known)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as program:
+            assert program.stdout is not None
+            base_url = program.stdout.readline().strip()
+            command = [sys.executable, "-m", "testbed", "profile", "--base-url", base_url, "--gpu-type", "h100"]
+            command += ["--max-num-seqs", "32", "--max-num-batched-tokens", "4096", "--budget-minutes", "3"]
+            subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+        profile = load_profile(out)
+    assert profile.fit is not None
+    errors = [
+        abs(profile.step_time.step_s(*batch) / truth.step_s(*batch) - 1)
+        for batch in batches(
+            ServerLimits(max_num_seqs=32, max_num_batched_tokens=4096, max_model_len=4096, kv_tokens=100_000)
+        )
+    ]
+    return profile.fit, float(np.mean(errors))
 
 
 def main() -> None:
@@ -203,6 +244,12 @@ def main() -> None:
             f"{noise:6.0%} {np.median(a):8.2%} {a.max():7.2%} {np.median(b):8.2%} {b.max():7.2%}"
             f" {np.median(a) / np.median(b):6.2f} {(a < b).sum():>10} of {servers}"
         )
+    quality, truth_error = over_http()
+    assert quality.held_out is not None
+    print(
+        f"over HTTP: {quality.residuals.n} points fitted, {quality.held_out.n} held out; mean error at these"
+        f" {quality.held_out.mape:.2%}, against the truth {truth_error:.2%}"
+    )
 
 
 if __name__ == "__main__":

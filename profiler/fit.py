@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 from profiler.fit_quality import errors_of, fit_quality
 from profiler.point_medians import Array, PointMedians, point_medians
 from profiler.profile_parts import Domain, Errors, FitQuality, StepSample
-from profiler.step_time import StepTimeModel
+from profiler.step_time import StepTimeModel, prefill_pairs
 
 # A relative residual well above this counts by its size and not by its square: a point that something else on the
 # machine disturbed must not bend the fit.
@@ -69,6 +69,7 @@ def fit_step_time(samples: Sequence[StepSample]) -> StepTimeFit:
     step_time, request_overhead_s = _model(best, points)
     held_out = point_medians([sample for sample in samples if sample.held_out])
     left_out = _leave_one_out(best, points)
+    tokens = points.prefill_tokens
     return StepTimeFit(
         step_time=step_time,
         request_overhead_s=request_overhead_s,
@@ -80,8 +81,9 @@ def fit_step_time(samples: Sequence[StepSample]) -> StepTimeFit:
             n_samples=len(samples),
         ),
         domain=Domain(
-            prefill_tokens=_range(points.prefill_tokens),
-            prefill_pairs=_range(points.prefill_pairs),
+            prefill_tokens=_range(tokens),
+            # All iterations of a sample are alike but for their pairs, which grow from chunk to chunk.
+            prefill_pairs=_range(np.array(list(map(prefill_pairs, tokens, (points.steps - 1) * tokens)))),
             decode_seqs=_range(points.decode_seqs),
             kv_tokens=_range(points.kv_tokens),
         ),

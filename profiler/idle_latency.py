@@ -16,12 +16,10 @@ def first_token_s(profile: ServerProfile, prompt_tokens: float) -> float:
 
     A prompt longer than max_num_batched_tokens takes several iterations, all but the last of them full.
     """
-    seconds, done = profile.request_overhead_s or 0.0, 0.0
-    while done < prompt_tokens:
-        chunk = min(profile.engine.max_num_batched_tokens, prompt_tokens - done)
-        seconds += profile.step_time.step_s(chunk, prefill_pairs(chunk, done), 0, 0)
-        done += chunk
-    return seconds
+    chunks = _chunks(profile, prompt_tokens)
+    return (profile.request_overhead_s or 0.0) + sum(
+        profile.step_time.step_s(new, pairs, 0, 0) for new, pairs in chunks
+    )
 
 
 def inter_token_s(profile: ServerProfile, decode_seqs: float, context_tokens: float) -> float:
@@ -34,12 +32,8 @@ def prompt_is_beyond(profile: ServerProfile, prompt_tokens: float) -> Beyond | N
     room = min(profile.engine.max_model_len or profile.kv_cache.max_tokens, profile.kv_cache.max_tokens)
     if prompt_tokens + 1 > room:
         return "server"
-    # The domain knows pairs as a mean over the iterations of a prompt: see StepSample.
-    budget = profile.engine.max_num_batched_tokens
-    steps = max(1.0, -(-prompt_tokens // budget))
-    if profile.domain is not None and prefill_pairs(prompt_tokens) / steps > profile.domain.prefill_pairs[1]:
-        return "domain"
-    return None if _within(profile, prefill_tokens=min(prompt_tokens, budget)) else "domain"
+    chunks = _chunks(profile, prompt_tokens)
+    return None if all(_within(profile, prefill_tokens=new, prefill_pairs=pairs) for new, pairs in chunks) else "domain"
 
 
 def batch_is_beyond(profile: ServerProfile, decode_seqs: float, context_tokens: float) -> Beyond | None:
@@ -50,6 +44,16 @@ def batch_is_beyond(profile: ServerProfile, decode_seqs: float, context_tokens: 
     if decode_seqs > widest or context_tokens > longest or kv_tokens > profile.kv_cache.max_tokens:
         return "server"
     return None if _within(profile, decode_seqs=decode_seqs, kv_tokens=kv_tokens) else "domain"
+
+
+def _chunks(profile: ServerProfile, prompt_tokens: float) -> list[tuple[float, float]]:
+    """New tokens and query-key pairs of each iteration of a prompt."""
+    found, done = [], 0.0
+    while done < prompt_tokens:
+        new = min(profile.engine.max_num_batched_tokens, prompt_tokens - done)
+        found.append((new, prefill_pairs(new, done)))
+        done += new
+    return found
 
 
 def _within(profile: ServerProfile, **batch: float) -> bool:

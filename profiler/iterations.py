@@ -1,6 +1,6 @@
 """Samples of iterations: warm-up, a first grid, refinement where the fit errs most, and points held out of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -22,6 +22,9 @@ _MOST_WARM_UP_S = 90.0
 # Below this many points a grid says too little, whatever it costs.
 _FEWEST_POINTS = 14
 _BATCH = 4
+_MOST_FAULTS = 2
+# A point whose repeats scatter gets so many more at a time.
+_MORE_REPEATS = 2
 _FEWEST_HELD_OUT = 3
 
 
@@ -36,6 +39,8 @@ class Iterations:
         self.samples = [StepSample.model_validate(entry["sample"]) for entry in recorded]
         self._cost_s: dict[str, float] = {entry["sample"]["point"]: entry["cost_s"] for entry in recorded}
         self._prefill_tokens_per_s = 1e3
+        self._warm: set[str] = set()
+        self._faults: dict[str, int] = {}
 
     async def measure(self) -> StepTimeFit:
         """Every phase in turn; the fit to all that was not held out, judged by what was.
@@ -82,56 +87,65 @@ class Iterations:
             took_s.append(session.now_s() - began_s)
 
     async def _measure(
-        self,
-        phase: str,
-        points: Iterable[StepPoint],
-        until: float,
-        *,
-        repeats: int | None = None,
-        held_out: bool = False,
+        self, phase: str, points: Iterable[StepPoint], until: float, *, held_out: bool = False, more: int = 0
     ) -> None:
-        """`repeats` of every point in passes of different order, after one that warms each shape up.
+        """The plan's repeats of every point, and `more` of those that have them, in passes of different order.
 
-        A drift of the machine so falls on all points alike. What the journal has is not measured again. A point that
-        fails is noted and left out, as are the costliest when all together would take longer than `until` allows.
+        A drift of the machine so falls on all points alike. What the journal has is not measured again. Each shape is
+        warmed up before its first repeat. A point that fails is noted and left out, as are the costliest when all
+        together would take longer than `until` allows.
         """
-        repeats = repeats or self._plan.repeats
         done = self._repeats()
-        wanted = [point for point in points if done.get(str(point), 0) < repeats and not self._given_up(point)]
+        asked = {point: max(self._plan.repeats, done.get(str(point), 0) + more) for point in points}
+        wanted = {
+            point: repeats
+            for point, repeats in asked.items()
+            if done.get(str(point), 0) < repeats and not self._given_up(point)
+        }
         # Cheap ones first: they tell the rate by which the cost of the others is estimated.
         for point in sorted(wanted, key=lambda point: point.prefill_tokens()):
-            self._session.say(f"{phase}, first time", point)
-            if (repeats + 1) * self._estimated_s(point) > self._session.left_s(until) and done:
+            if str(point) in self._warm:
+                continue
+            if done and (wanted[point] + 1) * self._estimated_s(point) > self._session.left_s(until):
                 self._leave_out(point, wanted)
                 continue
+            self._session.say(phase, f"{point}, first time")
             began_s = self._session.now_s()
             if not await self._tried(point, None, held_out):
-                wanted.remove(point)
+                del wanted[point]
+                continue
+            if str(point) in self._faults:
                 continue
             took_s = self._session.now_s() - began_s
+            self._warm.add(str(point))
             self._cost_s.setdefault(str(point), took_s)
             self._prefill_tokens_per_s = max(self._prefill_tokens_per_s, point.prefill_tokens() / took_s)
-        while len(wanted) > _FEWEST_POINTS and repeats * sum(map(self._estimated_s, wanted)) > self._session.left_s(
-            until
-        ):
+        while len(wanted) > _FEWEST_POINTS and self._together_s(wanted) > self._session.left_s(until):
             self._leave_out(max(wanted, key=self._estimated_s), wanted)
-        for turn in range(repeats):
-            due = [point for point in wanted if self._repeats().get(str(point), 0) <= turn]
+        for turn in range(max(wanted.values(), default=0)):
+            due = [point for point, repeats in wanted.items() if self._repeats().get(str(point), 0) <= turn < repeats]
             order = np.random.default_rng([self._plan.seed, len(self.samples)]).permutation(len(due))
             for position, index in enumerate(order):
                 point = due[index]
-                self._session.say(f"{phase}, pass {turn + 1} of {repeats}", f"{point} ({position + 1}/{len(due)})")
+                self._session.say(phase, f"{point}, repeat {turn + 1} ({position + 1}/{len(due)})")
                 if not await self._tried(point, self._repeats().get(str(point), 0), held_out):
-                    wanted.remove(point)
+                    del wanted[point]
+
+    def _together_s(self, wanted: Mapping[StepPoint, int]) -> float:
+        return sum(repeats * self._estimated_s(point) for point, repeats in wanted.items())
 
     async def _tried(self, point: StepPoint, repeat: int | None, held_out: bool) -> bool:
-        """Measure once; whether that went well. A repeat of None is not kept."""
+        """Measure once; whether to go on with this point. A repeat of None is not kept."""
         session = self._session
         began_s = session.now_s()
         try:
             sample = await measure_point(session.target, session.prompts, point, self._limits, repeat or 0)
         except MeasurementError as error:
-            session.note(f"left out: {point}: {error}")
+            faults = self._faults[str(point)] = self._faults.get(str(point), 0) + 1
+            if faults < _MOST_FAULTS:
+                return True  # it may have been the machine
+            kept = self._repeats().get(str(point), 0)
+            session.note(f"left out: {point}: {error}" if not kept else f"only {kept} repeats of {point}: {error}")
             return False
         if repeat is not None:
             sample = sample.model_copy(update={"held_out": held_out})
@@ -145,15 +159,19 @@ class Iterations:
         """What a repeat of `point` may cost: as before, or its prefill at the best rate seen."""
         return self._cost_s.get(str(point), point.prefill_tokens() / self._prefill_tokens_per_s)
 
-    def _leave_out(self, point: StepPoint, wanted: list[StepPoint]) -> None:
-        cost_s = self._estimated_s(point)
-        self._session.note(
-            f"left out: {point}: at about {cost_s:.1f} s a repeat the time was too short; raise the budget"
-        )
-        wanted.remove(point)
+    def _leave_out(self, point: StepPoint, wanted: dict[StepPoint, int]) -> None:
+        """No more of this point; noted unless it was measured before and more repeats were wanted."""
+        del wanted[point]
+        if self._repeats().get(str(point), 0) < self._plan.repeats:
+            cost_s = self._estimated_s(point)
+            self._session.note(
+                f"left out: {point}: at about {cost_s:.1f} s a repeat the time was too short; raise the budget"
+            )
 
     def _given_up(self, point: StepPoint) -> bool:
-        return any(note.startswith(f"left out: {point}:") for note in self._session.notes)
+        return self._faults.get(str(point), 0) >= _MOST_FAULTS or any(
+            note.startswith(f"left out: {point}:") for note in self._session.notes
+        )
 
     def _repeats(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -174,9 +192,7 @@ class Iterations:
                 break
             before = len(self.samples)
             await self._measure("refinement", new, UNTIL_REFINED)
-            for point in again:
-                more = self._repeats()[str(point)] + 2
-                await self._measure("refinement", [point], UNTIL_REFINED, repeats=more)
+            await self._measure("refinement", again, UNTIL_REFINED, more=_MORE_REPEATS)
             if len(self.samples) == before:
                 break
             fit = self._fit()

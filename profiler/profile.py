@@ -32,6 +32,8 @@ from profiler.profile_parts import (
 from profiler.step_time import StepTimeModel
 
 SCHEMA_VERSION: Literal[2] = 2
+# A file rounds: what was itself measured is within.
+_ROUNDING = 1e-9
 _BUNDLED = Path(str(files("profiler"))) / "profiles"
 
 Kind = Literal["measured", "extrapolated from layers", "imported", "fitted from published figures", "analytical"]
@@ -69,13 +71,25 @@ class ServerProfile(Part):
     samples: RawSamples | None = None
     requests: RawSamples | None = None
 
-    def require_within_domain(self, *, prefill_tokens: float = 0, decode_seqs: float = 0, kv_tokens: float = 0) -> None:
+    def require_within_domain(
+        self,
+        *,
+        prefill_tokens: float = 0,
+        prefill_pairs: float = 0,
+        decode_seqs: float = 0,
+        kv_tokens: float = 0,
+    ) -> None:
         """Raise OutsideDomainError when a batch exceeds what was measured. Below the smallest sample is within."""
         if self.domain is None:
             return
-        for axis, value in (("prefill_tokens", prefill_tokens), ("decode_seqs", decode_seqs), ("kv_tokens", kv_tokens)):
+        for axis, value in (
+            ("prefill_tokens", prefill_tokens),
+            ("prefill_pairs", prefill_pairs),
+            ("decode_seqs", decode_seqs),
+            ("kv_tokens", kv_tokens),
+        ):
             largest = getattr(self.domain, axis)[1]
-            if value > largest:
+            if value > largest * (1 + _ROUNDING):
                 raise OutsideDomainError(
                     f"profile {self.name} was asked about {axis}={value:g} and was measured up to {largest:g}; "
                     "measure further, or ask for extrapolation by name"

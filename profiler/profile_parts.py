@@ -105,7 +105,10 @@ class StepSample(Part):
 
 
 class Domain(Part):
-    """Smallest and largest value of each axis that the samples covered."""
+    """Smallest and largest value of each axis that the samples covered.
+
+    Query-key pairs are those of a single iteration: of a prompt in several chunks, the last has the most.
+    """
 
     prefill_tokens: Range
     prefill_pairs: Range

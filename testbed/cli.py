@@ -1,46 +1,95 @@
-"""The command line: `testbed run`, `trace`, `report`, `profile`, `doctor`."""
+"""The command line. Each command is loaded when it is called: what one needs, the others do not wait for."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from typer.core import TyperGroup
 
-from results.comparison import compare
-from results.manifest import ManifestError
-from results.report import write_report
-from results.run_folder import RunFolder
-from results.summary import RunSummary
-from testbed import cli_profile, cli_trace
-from testbed.bad_input import BadInput
-from testbed.doctor import diagnose, modes
-from testbed.progress import show_progress
-from testbed.run import RunFailed, RunOutcome, prepare, run_experiment
-from testbed.scenario import Mode, load_scenario
+from testbed.bad_input import BAD_INPUT, FAILED, BadInput, CommandFailed
 
-BAD_INPUT = 2
-FAILED = 1
-INTERRUPTED = 130
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LazyCommand:
+    """Where a command is, as "module:name" (a function, or a group's app), and what it does in one line."""
+
+    where: str
+    does: str
+
+
+COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
+    {
+        "run": LazyCommand(
+            where="testbed.cli_run:run",
+            does="Run a scenario and write a run folder with records, summary and report.",
+        ),
+        "report": LazyCommand(
+            where="testbed.cli_run:report",
+            does="Rebuild summary.json and report.html of a run folder, also of a run that was killed.",
+        ),
+        "trace": LazyCommand(
+            where="testbed.cli_trace:app", does="Make, describe, convert, fit or replay a trace of requests."
+        ),
+        "profile": LazyCommand(
+            where="testbed.cli_profile:app",
+            does="Measure a model on this machine and write its profile; show, compare, validate profiles.",
+        ),
+        "export": LazyCommand(
+            where="testbed.cli_export:export", does="Write profiles in the format of another simulator."
+        ),
+        "import": LazyCommand(
+            where="testbed.cli_export:import_", does="Make a profile of another simulator's measurements."
+        ),
+        "doctor": LazyCommand(
+            where="testbed.cli_doctor:doctor", does="Tell what this machine offers, and which modes it can run."
+        ),
+    }
+)
+
+
+class LazyCommands(TyperGroup):
+    """The group of `COMMANDS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        return _load(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.does) for name, command in COMMANDS.items()])
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = COMMANDS[name].where.partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        found.command(name)(function)
+    return typer.main.get_command(found)
+
 
 app = typer.Typer(
+    cls=LazyCommands,
     name="testbed",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="GPU-in-the-loop testbed of SageServe: scale LLM servers across regions by forecasts and an integer program, "
     "on real vLLM servers or on emulated ones in virtual time. Begin with: testbed run quickstart",
 )
-app.add_typer(cli_trace.app, name="trace")
-app.command("profile")(cli_profile.profile)
 
-stdout = Console()
-stderr = Console(stderr=True)
+
+@app.callback()
+def _group() -> None:
+    """Typer makes a group of an app that has a callback."""
 
 
 def main() -> None:
@@ -53,108 +102,12 @@ def main() -> None:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except (BadInput, ManifestError) as error:
+    except BadInput as error:
         _fail(str(error), BAD_INPUT)
-    except RunFailed as error:
-        _fail(f"{error} (what was done: {error.folder})", FAILED)
+    except CommandFailed as error:
+        _fail(str(error), FAILED)
 
 
 def _fail(message: str, code: int) -> None:
     print(f"testbed: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
-
-
-@app.command()
-def run(
-    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a bundled one.", metavar="SCENARIO")],
-    mode: Annotated[
-        Mode | None,
-        typer.Option(
-            help="virtual: emulated servers in virtual time; emulated: the same in real time; vllm: real servers. "
-            "Default: the scenario's."
-        ),
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Policy to run; several run one after the other on the same workload and are compared. "
-            "Default: all of the scenario."
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the scenario's seed.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write; must not exist. Default: results/runs/SCENARIO-TIME.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario: --set min_servers=2. Repeatable."),
-    ] = None,
-) -> None:
-    """Run a scenario and write a run folder with records, summary and report.
-
-    Bundled scenarios: quickstart (a day in virtual time), vllm-cpu (real vLLM without a GPU), single-gpu, eight-gpu.
-    """
-    overrides = [*(set_ or [])]
-    if mode is not None:
-        overrides.append(f"mode={mode.value}")
-    if seed is not None:
-        overrides.append(f"seed={seed}")
-    loaded, path = load_scenario(scenario, tuple(overrides))
-    folder = out or Path("results") / "runs" / f"{loaded.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    if folder.exists():
-        raise BadInput(f"--out {folder} exists already; name a folder that does not")
-    experiment = prepare(loaded, path, policy or [])
-    requests = len(experiment.setting.load.trace)
-    what = f"{loaded.mode.value}  seed {loaded.seed}  {requests:,} requests"
-    stdout.print(f"[bold]{loaded.name}[/]  {what}  → {folder}", soft_wrap=True)
-    outcome = run_experiment(experiment, folder, partial(show_progress, console=stdout))
-    _print_outcome(outcome)
-    if outcome.interrupted:
-        raise SystemExit(INTERRUPTED)
-
-
-@app.command()
-def report(run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.", metavar="RUN")]) -> None:
-    """Rebuild summary.json and report.html of a run folder, also of a run that was killed."""
-    summary = write_report(RunFolder.open(run_folder))
-    _print_summary(summary)
-    stdout.print(f"report: {run_folder / 'report.html'}", soft_wrap=True)
-
-
-@app.command()
-def doctor() -> None:
-    """Tell what this machine offers, and which modes it can run. Exit code 1 when not even virtual mode can."""
-    findings = diagnose()
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
-        advice = f"  [dim]→ {finding.advice}[/]" if not finding.ok and finding.advice else ""
-        mark = "[green]ok[/]" if finding.ok else "[yellow]missing[/]"
-        table.add_row(mark, finding.name, f"{finding.detail}{advice}")
-    stdout.print(table)
-    lacking = modes(findings)
-    for mode, missing in lacking.items():
-        stdout.print(f"mode {mode}: " + (f"[yellow]needs {', '.join(missing)}[/]" if missing else "[green]can run[/]"))
-    if lacking[Mode.VIRTUAL.value]:
-        raise SystemExit(FAILED)
-
-
-def _print_outcome(outcome: RunOutcome) -> None:
-    _print_summary(outcome.summary)
-    if outcome.interrupted:
-        stdout.print("[yellow]interrupted[/]: every server was stopped; the folder holds what was done")
-    stdout.print(f"report: {outcome.folder / 'report.html'}", soft_wrap=True)
-
-
-def _print_summary(summary: RunSummary) -> None:
-    comparison = compare(summary)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for name in comparison.policies:
-        table.add_column(name, justify="right")
-    for row in comparison.rows:
-        cells = []
-        for cell in row.cells:
-            colour = {True: "green", False: "red", None: "dim"}[cell.better]
-            cells.append(f"{cell.text} [{colour}]{cell.change}[/]" if cell.change else cell.text)
-        table.add_row(row.label, *cells)
-    stdout.print(table)

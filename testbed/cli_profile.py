@@ -44,6 +44,7 @@ class MeasureByDefault(TyperGroup):
 app = typer.Typer(
     cls=MeasureByDefault,
     no_args_is_help=True,
+    add_completion=False,
     help="Measure a model on this machine and write its profile: testbed profile MODEL. Or look at profiles: show, "
     "compare, validate.",
 )

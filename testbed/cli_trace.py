@@ -1,33 +1,48 @@
-"""`testbed trace`: make synthetic traces, describe any."""
+"""`testbed trace`: make synthetic traces, describe any, learn a workload from any."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from testbed import cli_replay, cli_trace_convert
 from testbed.bad_input import BadInput
 from testbed.offered_load import offered_load
 from testbed.scenario import load_scenario, override
-from testbed.strict import one_line
+from testbed.strict import nearest, one_line
 from workloads.describe import describe
+from workloads.fitting.workload import FitError, fit_workload
+from workloads.preset import PresetError, bundled_presets, read_values, summary
 from workloads.synthesis import SyntheticWorkload, synthesise
+from workloads.targets import TargetResult, Verdict, judge
 from workloads.trace import Trace
 from workloads.trace_checks import TraceError
 
-app = typer.Typer(no_args_is_help=True, help="Make a production-style trace, or tell the statistics of one.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Make a production-style trace, or tell the statistics of one."
+)
+app.command("convert")(cli_trace_convert.convert)
+app.command("formats")(cli_trace_convert.formats)
+app.command("replay")(cli_replay.replay)
 stdout = Console()
+
+COLOUR = {Verdict.PASS: "green", Verdict.MISS: "red", Verdict.NOT_APPLICABLE: "dim"}
 
 
 @app.command()
 def make(
     out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write; must not exist.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")],
-    workload: Annotated[
-        Path | None, typer.Argument(help="YAML file with the numbers of a synthetic workload; default: all defaults.")
+    preset: Annotated[
+        str | None, typer.Argument(help="A bundled workload (see `testbed trace presets`); default: all defaults.")
+    ] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="Take the numbers from this YAML file instead: a changed preset, or a fit.")
     ] = None,
     scenario: Annotated[
         str | None, typer.Option(help="Take the workload of this scenario instead (a file or a bundled name).")
@@ -37,16 +52,15 @@ def make(
     ] = None,
 ) -> None:
     """Write a synthetic trace: four models, three regions, three tiers, a week, unless told otherwise."""
-    if out.exists():
-        raise BadInput(f"--out {out} exists already; name a file that does not")
-    if workload is not None and scenario is not None:
-        raise BadInput("give either a workload file or --scenario, not both")
+    _must_not_exist(out)
+    if sum(given is not None for given in (preset, params, scenario)) > 1:
+        raise BadInput("give only one of a preset, --params and --scenario")
     if scenario is not None:
         overrides = (f"seed={seed}", *(f"workload.synthetic.{text}" for text in set_ or []))
         loaded, path = load_scenario(scenario, overrides)
         trace = offered_load(loaded, path).trace
     else:
-        trace = synthesise(_workload(workload, set_ or []), seed)
+        trace = synthesise(_workload(_preset_file(preset) if preset is not None else params, set_ or []), seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     trace.write(out)
     stdout.print(
@@ -54,36 +68,116 @@ def make(
     )
 
 
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this preset's file, to copy and change.")] = None,
+) -> None:
+    """List the bundled workloads, or print the file of one."""
+    if name is not None:
+        typer.echo(_preset_file(name).read_text(encoding="utf-8"), nl=False)
+        return
+    table = _table("preset", "what it is")
+    for each, path in bundled_presets().items():
+        table.add_row(each, escape(summary(path)))
+    stdout.print(table)
+
+
 @app.command("describe")
 def describe_(trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")]) -> None:
-    """Print the statistics of a trace; one that cannot be had says why."""
-    if not trace.exists():
-        raise BadInput(f"no trace {trace}; make one with `testbed trace make`")
-    try:
-        description = describe(Trace.read(trace))
-    except TraceError as error:
-        raise BadInput(str(error)) from error
-    table = Table(box=None, pad_edge=False)
-    for column in ("subject", "statistic"):
-        table.add_column(column)
+    """Print the statistics of a trace, then the targets of production-style traces that it meets and misses.
+
+    A statistic that cannot be had says why. What takes whole weeks is measured, for a shorter synthetic trace, on the two
+    weeks around it, drawn again from the same workload and seed; each such target says so.
+    """
+    read = _read(trace)
+    description = describe(read)
+    table = _table("subject", "statistic")
     table.add_column("value", justify="right")
     for row in description.to_rows():
         value = f"[dim]- ({row.reason})[/]" if row.value is None else f"{row.value:,.6g}"
         table.add_row(row.subject, row.statistic, value)
     stdout.print(table)
+    results = judge(read, description)
+    stdout.print()
+    stdout.print(_verdicts(results))
+    for week in sorted({result.on_week for result in results if result.on_week}):
+        stdout.print(f"\n* {week}", soft_wrap=True)
+    counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
+    stdout.print(f"\ntargets: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+
+
+@app.command()
+def fit(
+    trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="YAML file to write; must not exist.")],
+) -> None:
+    """Learn a synthetic workload from a trace: `testbed trace make --params FILE` then makes more like it."""
+    _must_not_exist(out)
+    try:
+        fitted = fit_workload(_read(trace))
+    except FitError as error:
+        raise BadInput(f"{trace}: {error}") from error
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"# Learned from {trace.name}, digest {fitted.digest}.", *(f"# {note}" for note in fitted.notes)]
+    values = fitted.workload.model_dump(mode="json", exclude_defaults=True)
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
+    out.write_text("\n".join([*lines, text]), encoding="utf-8")
+    stdout.print(f"workload of {trace} → {out}", soft_wrap=True)
+    for note in fitted.notes:
+        stdout.print(f"  {note}", markup=False, soft_wrap=True)
+
+
+def _verdicts(results: list[TargetResult]) -> Table:
+    table = _table("#", "target")
+    table.add_column("measured", justify="right")
+    for column in ("wanted", "verdict", "note"):
+        table.add_column(column)
+    for result in results:
+        target, values = result.target, list(result.values.values())
+        measured = "-" if not values else f"{min(values):,.4g}"
+        if len(values) > 1:
+            measured += f" .. {max(values):,.4g}"
+        wanted = " or ".join(str(each) for each in target.wanted) or "as declared"
+        colour = COLOUR[result.verdict]
+        note = "; ".join(part for part in (result.note, "of its weeks*" if result.on_week else "") if part)
+        table.add_row(target.number, target.name, measured, wanted, f"[{colour}]{result.verdict}[/]", escape(note))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _must_not_exist(out: Path) -> None:
+    if out.exists():
+        raise BadInput(f"--out {out} exists already; name a file that does not")
+
+
+def _read(trace: Path) -> Trace:
+    if not trace.exists():
+        raise BadInput(f"no trace {trace}; make one with `testbed trace make`")
+    try:
+        return Trace.read(trace)
+    except TraceError as error:
+        raise BadInput(str(error)) from error
+
+
+def _preset_file(name: str) -> Path:
+    found = bundled_presets()
+    if name not in found:
+        hint = "; a file of your own goes to --params" if Path(name).exists() else nearest(name, found)
+        raise BadInput(f"no preset {name!r}{hint}")
+    return found[name]
 
 
 def _workload(path: Path | None, overrides: list[str]) -> SyntheticWorkload:
-    values: object = {}
     try:
-        if path is not None:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError as error:
-        raise BadInput(f"no workload file {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"{path}: not a readable YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise BadInput(f"{path}: holds {type(values).__name__}, wanted a mapping")
+        values: dict[str, Any] = {} if path is None else read_values(path)
+    except PresetError as error:
+        raise BadInput(" ".join(str(error).split())) from error
     for text in overrides:
         override(values, text)
     try:

@@ -11,43 +11,41 @@ from rich.console import Console
 from profiler.progress import Progress, Tell
 from profiler.server_facts import ServerFactsError
 from profiler.target import MeasurementError
-from testbed.bad_input import BadInput
+from testbed.bad_input import INTERRUPTED, BadInput, CommandFailed
+from testbed.interruptible import interruptible
 from testbed.server import ServerError
 from workloads.real_time_loop import real_time_loop
 
 T = TypeVar("T")
 
 stdout = Console()
-INTERRUPTED = 130
-FAILED = 1
+
+# Where output is no terminal.
+_LINE_EVERY_S = 30.0
 
 
 def measured_with_progress(work: Callable[[Tell], Coroutine[Any, Any, T]], kept: Path | None) -> T:
     """The result of `work`, run on the real-time loop while its progress shows.
 
-    Raises BadInput for what the user can mend. An interruption, and a server that fails, end the program, with a line
-    that says where what was found is `kept`.
+    Raises BadInput for what the user can mend, CommandFailed for what the server or the machine did wrong. An
+    interruption ends the program. The line says where what was found is `kept`.
     """
     going_on = f"; what was found is kept in {kept}: the same command goes on from there" if kept else ""
     try:
-        with _shown() as tell, asyncio.Runner(loop_factory=real_time_loop) as runner:
+        with interruptible(), _shown() as tell, asyncio.Runner(loop_factory=real_time_loop) as runner:
             return runner.run(work(tell))
     except ServerFactsError as error:
         raise BadInput(str(error)) from error
     except (ServerError, MeasurementError) as error:
-        raise MeasurementFailed(f"{error}{going_on if kept and kept.exists() else ''}") from error
+        raise CommandFailed(f"{error}{going_on if kept and kept.exists() else ''}") from error
     except KeyboardInterrupt:
         print(f"interrupted{going_on}")
         raise SystemExit(INTERRUPTED) from None
 
 
-class MeasurementFailed(RuntimeError):
-    """The machine did not do what it should; the message is one line for the user."""
-
-
 @contextmanager
 def _shown() -> Iterator[Tell]:
-    """On a terminal one line that changes; elsewhere a line for each phase."""
+    """On a terminal one line that changes; elsewhere a line for each phase, and one now and then while it lasts."""
     if stdout.is_terminal:
         with stdout.status("starting") as status:
 
@@ -57,14 +55,14 @@ def _shown() -> Iterator[Tell]:
 
             yield change
         return
-    last = ""
+    said: dict[str, float] = {}
 
     def line(progress: Progress) -> None:
-        nonlocal last
-        if progress.phase != last:
-            last = progress.phase
-            stdout.print(
-                f"{progress.phase}: {progress.what}  ({progress.left_s:.0f} s left)", highlight=False, markup=False
-            )
+        if progress.phase in said and said[progress.phase] - progress.left_s < _LINE_EVERY_S:
+            return
+        said[progress.phase] = progress.left_s
+        stdout.print(
+            f"{progress.phase}: {progress.what}  ({progress.left_s:.0f} s left)", highlight=False, markup=False
+        )
 
     yield line

@@ -1,39 +1,39 @@
 """A whole run: one workload, one policy after another from the same start state, one folder that tells it all."""
 
 import asyncio
-import gc
 import hashlib
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import uvloop
 import yaml
 
 from controller.catalogue import make_policy
 from controller.ilp import check_limits
 from controller.parameters import LongTermParameters, StaticParameters
 from controller.types import FleetLimits, Policy
-from results.manifest import GpuRecord, Lateness, PolicyRecord, RunManifest, SloRecord, Status
+from results.manifest import ClientRecord, GpuRecord, Lateness, PolicyRecord, RunManifest, SloRecord, Status
 from results.provenance import checkout_commit, host_facts, installed_versions
 from results.recorder import RunRecorder
 from results.report import write_report
 from results.run_folder import RunFolder, policy_path
 from results.summarise import policy_record
 from results.summary import RunSummary
-from testbed.bad_input import BadInput
+from testbed.bad_input import BadInput, CommandFailed
 from testbed.capacities import ModelCapacity, capacities, fleet_limits, load_profiles
+from testbed.interruptible import interruptible
 from testbed.offered_load import offered_load
 from testbed.policy_run import PolicyRun, Progress, Setting
 from testbed.scenario import Mode, Scenario, ScenarioError
 from testbed.server import ServerError
 from testbed.server_sources import EmulatedSource, ServerSource
+from testbed.steady_interpreter import steady_interpreter
 from testbed.strict import nearest
 from testbed.virtual_time import VirtualTimeLoop
 from testbed.vllm_source import VllmSource
+from workloads.real_time_loop import real_time_loop
 
 ProgressView = Callable[[Progress], AbstractContextManager[None]]
 
@@ -41,11 +41,11 @@ ProgressView = Callable[[Progress], AbstractContextManager[None]]
 FLUSH_EVERY_S = 1.0
 
 
-class RunFailed(RuntimeError):
-    """A run could not go on; the message is one line for the user. `folder` holds what was done."""
+class RunFailed(CommandFailed):
+    """A run could not go on. `folder` holds what was done."""
 
     def __init__(self, message: str, folder: Path) -> None:
-        super().__init__(message)
+        super().__init__(f"{message} (what was done: {folder})")
         self.folder = folder
 
 
@@ -133,7 +133,7 @@ def run_experiment(experiment: Experiment, folder: Path, view: ProgressView) -> 
     manifest = _opening_manifest(experiment, written)
     manifest.write(folder)
     interrupted, failure = False, None
-    with experiment.setting.source, _interruptible():
+    with experiment.setting.source, interruptible():
         for name, policy in experiment.policies.items():
             manifest = manifest.with_policy(name, PolicyRecord(status="running"))
             manifest.write(folder)
@@ -158,8 +158,8 @@ def _run_policy(
     trace = setting.load.trace
     progress = Progress(policy=name, horizon_s=trace.horizon_s, offered=len(trace))
     failure, interrupted, end_s = "", False, None
-    factory = VirtualTimeLoop if setting.scenario.mode is Mode.VIRTUAL else uvloop.new_event_loop
-    with RunRecorder(policy_path(folder, name)) as recorder, view(progress), _less_collecting():
+    factory = VirtualTimeLoop if setting.scenario.mode is Mode.VIRTUAL else real_time_loop
+    with RunRecorder(policy_path(folder, name)) as recorder, view(progress), steady_interpreter():
         try:
             with asyncio.Runner(loop_factory=factory) as runner:
                 end_s = runner.run(_run(setting, policy, recorder, progress, policy_path(folder, name)))
@@ -172,11 +172,12 @@ def _run_policy(
     at = RunFolder.open(folder).policy(name)
     replayed = progress.replayed
     lateness_s = (
-        Lateness(p50=replayed.lateness_p50_s, p99=replayed.lateness_p99_s, max=replayed.lateness_max_s)
+        Lateness(p50=replayed.lateness_s.p50, p99=replayed.lateness_s.p99, max=replayed.lateness_s.max)
         if replayed
         else None
     )
-    record = policy_record(at, status=status, end_s=end_s, lateness_s=lateness_s, error=failure)
+    client = ClientRecord.of(progress.client) if progress.client else None
+    record = policy_record(at, status=status, end_s=end_s, lateness_s=lateness_s, client=client, error=failure)
     return record, failure, interrupted
 
 
@@ -216,30 +217,3 @@ def _opening_manifest(experiment: Experiment, scenario_text: str) -> RunManifest
         ),
         host=host_facts(),
     )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, and both work in a background job, where a shell has SIGINT ignored: a run that
-    holds GPUs must be stoppable."""
-    terminate = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, terminate)
-        signal.signal(signal.SIGINT, interrupt)
-
-
-@contextmanager
-def _less_collecting() -> Iterator[None]:
-    """A run makes many short-lived objects and hardly a cycle: let the cycle collector look less often."""
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()

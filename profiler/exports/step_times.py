@@ -26,13 +26,8 @@ class StepTimes:
         """Seconds of one iteration of this composition."""
         if self._domain is not None:
             self.profile.require_within_domain(
-                prefill_tokens=prefill_tokens, decode_seqs=decode_seqs, kv_tokens=kv_tokens
+                prefill_tokens=prefill_tokens, prefill_pairs=pairs, decode_seqs=decode_seqs, kv_tokens=kv_tokens
             )
-            if pairs > self._domain.prefill_pairs[1]:
-                raise OutsideDomainError(
-                    f"profile {self.profile.name} was asked about prefill_pairs={pairs:g} and was measured up to"
-                    f" {self._domain.prefill_pairs[1]:g}; measure longer prompts, or ask for extrapolation by name"
-                )
         return self.profile.step_time.step_s(prefill_tokens, pairs, decode_seqs, kv_tokens)
 
     def covers(self, prefill_tokens: float, pairs: float, decode_seqs: float, kv_tokens: float) -> bool:

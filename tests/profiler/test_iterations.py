@@ -99,6 +99,26 @@ def test_a_point_that_fails_is_named_and_the_rest_is_measured(measured: Callable
     assert max(sample.prefill_tokens * sample.steps for sample in outcome.samples) <= 5000
 
 
+def test_a_single_fault_costs_a_repeat_and_not_the_point(on_emulated: Callable[..., Any]) -> None:
+    async def one_hiccup(target: Any, session: Session) -> tuple[Any, tuple[str, ...]]:
+        complete, calls = target.complete, 0
+
+        async def hiccup(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            answer = await complete(*arguments, **options)
+            return replace(answer, error="connection reset") if calls == 400 else answer
+
+        target.complete = hiccup
+        iterations = Iterations(session)
+        await iterations.measure()
+        return iterations.samples, session.notes
+
+    samples, notes = on_emulated(one_hiccup, plan=SMALL)
+    assert notes == ()
+    assert min(sum(s.point == name for s in samples) for name in {s.point for s in samples}) >= 2
+
+
 def test_a_server_that_answers_nothing_is_an_error_and_no_profile(measured: Callable[..., Any]) -> None:
     with pytest.raises(MeasurementError, match="out of memory"):
         measured(plan=SMALL, broken_over_tokens=0)

@@ -94,7 +94,7 @@ def test_control_characters_and_markup_of_a_profile_do_not_reach_the_terminal(pr
 FAULTS = [
     (["show", "nowhere.json"], "'nowhere.json' is neither a file nor bundled"),
     (["show", "text.json"], "text.json is no server profile"),
-    (["show", "bytes.json"], "bytes.json is no server profile: it is not text"),
+    (["show", "bytes.json"], "bytes.json is no server profile: it is not UTF-8 text"),
     (["show", "folder.json"], "folder.json"),
     (["show", "h100.json", "--html", "a100.json"], "--html a100.json exists already; name a file that does not"),
     (["show", "h100.json", "--html", "a100.json/p.html"], "--html a100.json/p.html cannot be written"),
