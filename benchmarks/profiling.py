@@ -16,8 +16,6 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,22 +35,12 @@ from profiler.progress import unheard
 from profiler.sampling import measure_point
 from profiler.session import Session
 from profiler.step_time import StepTimeModel, prefill_pairs
-from testbed.emulated_server import EmulatedServer
-from testbed.server import ServerSpec
+from testbed.emulated_target import EmulatedTarget
 from testbed.virtual_time import VirtualTimeLoop
-from workloads.clock import RunClock
-from workloads.request import Request, Tier
 
 LIMITS = ServerLimits(max_num_seqs=256, max_num_batched_tokens=4096, max_model_len=16384, kv_tokens=400_000)
 MOST_POINTS, HELD_OUT = 40, 8
 REQUEST_OVERHEAD_S = 3e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    sent_s: float
-    token_times_s: tuple[float, ...]
-    error: str | None = None
 
 
 class NoisyStepTime:
@@ -69,59 +57,6 @@ class NoisyStepTime:
 
     def _factor(self) -> float:
         return math.exp(self._noise * self._rng.standard_normal())
-
-
-class EmulatedTarget:
-    """An emulated server in virtual time as something to measure."""
-
-    def __init__(self, step_time: NoisyStepTime) -> None:
-        self.clock = RunClock()
-        self._sent = 0
-        profile = analytical_profile(LLAMA_3_1_8B, H100, 1).model_copy(update={"step_time": step_time})
-        spec = ServerSpec(
-            model="m",
-            region="r",
-            gpu_type="h100",
-            gpus=1,
-            max_model_len=LIMITS.max_model_len,
-            max_num_seqs=LIMITS.max_num_seqs,
-            max_num_batched_tokens=LIMITS.max_num_batched_tokens,
-        )
-        self.server = EmulatedServer(
-            spec,
-            "s",
-            profile=profile,
-            clock=self.clock,
-            on_change=lambda *_: None,
-            start_s=0,
-            stop_s=0,
-            step_by_step=True,
-        )
-
-    async def complete(
-        self,
-        prompt_token_ids: Sequence[int],
-        max_tokens: int,
-        *,
-        request_id: str,
-        priority: int | None = None,
-    ) -> Answer:
-        sent_s = self.clock.now_s()
-        self._sent += 1
-        request = Request(
-            request_id=self._sent,
-            arrival_s=max(0.0, sent_s),
-            model="m",
-            region="r",
-            tier=Tier.IW_N,
-            prompt_tokens=len(prompt_token_ids),
-            output_tokens=max_tokens,
-        )
-        times: list[float] = []
-        async for new in self.server.stream(request):
-            times += [self.clock.now_s() + REQUEST_OVERHEAD_S] * new
-        await asyncio.sleep(REQUEST_OVERHEAD_S)
-        return Answer(sent_s, tuple(times))
 
 
 def random_truth(rng: np.random.Generator) -> StepTimeModel:
@@ -156,8 +91,11 @@ def plain_grid(count: int) -> list[StepPoint]:
 
 async def profiles(truth: StepTimeModel, noise: float, seed: int) -> tuple[StepTimeFit, StepTimeFit]:
     """Fits of a refined profile, and of a plain grid with as many points."""
-    target = EmulatedTarget(NoisyStepTime(truth, noise, seed))
-    await target.server.start()
+    profile = analytical_profile(LLAMA_3_1_8B, H100, 1)
+    # Duck-typed: the emulated server asks its step times for seconds and nothing else.
+    profile = profile.model_copy(update={"step_time": NoisyStepTime(truth, noise, seed)})
+    target = EmulatedTarget(profile, LIMITS, REQUEST_OVERHEAD_S)
+    await target.start()
     plan = MeasurementPlan(budget_s=1e6, most_points=MOST_POINTS, held_out=HELD_OUT, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal", {})

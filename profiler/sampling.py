@@ -79,17 +79,28 @@ async def _decode(
 async def _together(target: Target, prompts: RandomPrompts, point: DecodePoint, output_tokens: int) -> Array:
     """Token times, sequences x tokens, of requests sent at the same moment."""
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(
-                target.complete(
-                    prompts.repeated(point.context_tokens, f"{point} {sequence}"),
-                    output_tokens,
-                    request_id=prompts.request_id(),
-                )
-            )
-            for sequence in range(point.decode_seqs)
-        ]
+        tasks = _decoding(group, target, prompts, point, output_tokens)
     return np.array([whole(task.result(), output_tokens) for task in tasks])
+
+
+def _decoding(
+    group: asyncio.TaskGroup,
+    target: Target,
+    prompts: RandomPrompts,
+    point: DecodePoint | MixedPoint,
+    output_tokens: int,
+) -> list[asyncio.Task[TokenStream]]:
+    """The decoding sequences of a point, sent now; their prompts are the same at every repeat."""
+    return [
+        group.create_task(
+            target.complete(
+                prompts.repeated(point.context_tokens, f"{point} {sequence}"),
+                output_tokens,
+                request_id=prompts.request_id(),
+            )
+        )
+        for sequence in range(point.decode_seqs)
+    ]
 
 
 def decode_sample(times_s: Array, point: DecodePoint, repeat: int) -> StepSample:
@@ -130,16 +141,7 @@ async def _mixed(
 ) -> StepSample:
     output_tokens = point.output_tokens(limits)
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(
-                target.complete(
-                    prompts.repeated(point.context_tokens, f"{point} {sequence}"),
-                    output_tokens,
-                    request_id=prompts.request_id(),
-                )
-            )
-            for sequence in range(point.decode_seqs)
-        ]
+        tasks = _decoding(group, target, prompts, point, output_tokens)
         # Served in turn: when this one has its token, those sent before it decode.
         await target.complete(prompts.fresh(_PROBE_TOKENS), 1, request_id=prompts.request_id())
         passing = [

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from results.atomic_file import replace_text
 from results.schema import SCHEMA_VERSION
 from workloads.request import Tier
+from workloads.self_watch import ClientHealth
 from workloads.slo import Slo
 
 MANIFEST_FILE = "manifest.json"
@@ -70,13 +71,39 @@ class Lateness(_Record):
     max: float
 
 
+class ClientRecord(_Record):
+    """How the load generator fared in real time; the terms are workloads.self_watch.ClientHealth's.
+
+    `bottleneck` says why its latencies are not to be trusted, "" when they are.
+    """
+
+    lag_s: Lateness
+    cpu_share: float
+    cpu_share_max: float
+    bottleneck: str
+
+    @classmethod
+    def of(cls, health: ClientHealth) -> Self:
+        lag = health.lag_s
+        return cls(
+            lag_s=Lateness(p50=lag.p50, p99=lag.p99, max=lag.max),
+            cpu_share=health.cpu_share,
+            cpu_share_max=health.cpu_share_max,
+            bottleneck=health.bottleneck,
+        )
+
+
 class PolicyRecord(_Record):
-    """One policy's part of a run. `end_s` is when its run ended, in seconds since its start."""
+    """One policy's part of a run. `end_s` is when its run ended, in seconds since its start.
+
+    `client` is None in virtual time, where no client can be slow, and for a run that was killed.
+    """
 
     status: Status = "waiting"
     end_s: float | None = None
     error: str = ""
     lateness_s: Lateness | None = None
+    client: ClientRecord | None = None
     digests: dict[str, str] = {}
 
 

@@ -5,7 +5,9 @@ that reads up to its last flush. `close` merges them into `NAME.parquet`, one ro
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class TableWriter:
         self._growing_rows = min(part_rows, GROWING_PART_ROWS)
         # Values of all columns in turn: no object per row is kept, and a column is one strided slice.
         self._values: list[Any] = []
+        self._writing = threading.Lock()
         self._growing: list[pa.RecordBatch] = []
         self._part = 0
 
@@ -51,27 +54,40 @@ class TableWriter:
 
     def flush(self) -> None:
         """Put every row given so far on disk. Raises OSError (disk full) with the rows still held."""
-        if not self._values:
+        self.flushing()()
+
+    def flushing(self) -> Callable[[], None]:
+        """Take the rows given so far, and return what puts them on disk: it may be called in another thread while rows
+        go on coming. Raises OSError then, with the rows held again."""
+        taken, self._values = self._values, []
+        return partial(self._put_on_disk, taken)
+
+    def _put_on_disk(self, values: list[Any]) -> None:
+        if not values:
             return
-        batch = _record_batch(self._values, self._width, self._table.schema)
-        batches = [*self._growing, batch]
-        part = self._parts / f"part-{self._part:05d}.parquet"
-        replace_file(part, lambda temporary: _write(temporary, batches, self._table.schema))
-        self._values.clear()
-        if sum(b.num_rows for b in batches) >= self._growing_rows:
-            self._growing = []
-            self._part += 1
-        else:
-            self._growing = batches
+        with self._writing:
+            try:
+                batches = [*self._growing, _record_batch(values, self._width, self._table.schema)]
+                part = self._parts / f"part-{self._part:05d}.parquet"
+                replace_file(part, lambda temporary: _write(temporary, batches, self._table.schema))
+            except OSError:
+                self._values[:0] = values
+                raise
+            if sum(b.num_rows for b in batches) >= self._growing_rows:
+                self._growing = []
+                self._part += 1
+            else:
+                self._growing = batches
 
     def close(self) -> None:
         """Merge the parts into the one file and remove them; twice is harmless."""
         if not self._parts.exists():
             return
         self.flush()
-        batches = _batches(part_files(self._parts), None)
-        replace_file(self._file, lambda temporary: _write(temporary, batches, self._table.schema))
-        shutil.rmtree(self._parts)
+        with self._writing:
+            batches = _batches(part_files(self._parts), None)
+            replace_file(self._file, lambda temporary: _write(temporary, batches, self._table.schema))
+            shutil.rmtree(self._parts)
 
 
 def part_files(parts: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +10,30 @@ from typing import Any, Self
 from results.parts import TableWriter
 from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, POOLS, SERVERS
 from workloads.completion import Completion
+
+
+def completion_row(completion: Completion) -> tuple[Any, ...]:
+    """A row of results.schema.COMPLETIONS."""
+    request = completion.request
+    return (
+        request.request_id,
+        request.model,
+        request.region,
+        completion.region,
+        completion.server_id,
+        request.tier,
+        request.prompt_tokens,
+        request.output_tokens,
+        completion.output_tokens,
+        completion.cached_tokens,
+        request.arrival_s,
+        completion.sent_s,
+        completion.first_token_s,
+        completion.last_token_s,
+        request.deadline_s,
+        completion.outcome,
+        completion.reason,
+    )
 
 
 class RunRecorder:
@@ -32,28 +56,7 @@ class RunRecorder:
 
     def completion(self, completion: Completion) -> None:
         """Record the end of a request."""
-        request = completion.request
-        self._completions.row(
-            (
-                request.request_id,
-                request.model,
-                request.region,
-                completion.region,
-                completion.server_id,
-                request.tier,
-                request.prompt_tokens,
-                request.output_tokens,
-                completion.output_tokens,
-                completion.cached_tokens,
-                request.arrival_s,
-                completion.sent_s,
-                completion.first_token_s,
-                completion.last_token_s,
-                request.deadline_s,
-                completion.outcome,
-                completion.reason,
-            )
-        )
+        self._completions.row(completion_row(completion))
 
     def server_state(
         self,
@@ -112,9 +115,20 @@ class RunRecorder:
 
     def flush(self) -> None:
         """Put everything recorded so far on disk."""
-        for table in self._tables:
-            table.flush()
-        os.fsync(self._decisions.fileno())
+        self.flushing()()
+
+    def flushing(self) -> Callable[[], None]:
+        """Take everything recorded so far, and return what puts it on disk: called in another thread, it holds up
+        neither what is recorded meanwhile nor a schedule that is to be kept."""
+        tables = [table.flushing() for table in self._tables]
+
+        def put_on_disk() -> None:
+            for put in tables:
+                put()
+            if not self._decisions.closed:
+                os.fsync(self._decisions.fileno())
+
+        return put_on_disk
 
     def close(self) -> None:
         """Put everything on disk and merge the parts of each table into one file; twice is harmless."""

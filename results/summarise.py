@@ -10,7 +10,7 @@ from results.accuracy import ForecastError, forecast_error
 from results.decisions import DecisionLog
 from results.demand import interactive, token_stream
 from results.digest import content_digest
-from results.manifest import Lateness, PolicyRecord, RunManifest, Status
+from results.manifest import ClientRecord, Lateness, PolicyRecord, RunManifest, Status
 from results.metrics import (
     Floats,
     Mask,
@@ -92,6 +92,7 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
         tpot_s=_spread(completions, taken.tpot_s, completed),
         e2e_s=_spread(completions, taken.e2e_s, completed),
         lateness_s=record.lateness_s,
+        client=record.client,
         losses=_losses(completions[~completed]),
         scaling=Scaling(starts=actions.starts, stops=actions.stops, failures=actions.failures),
         decisions=_decisions(log, tables.torn_decisions),
@@ -101,10 +102,23 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
 
 
 def policy_record(
-    folder: PolicyFolder, *, status: Status, end_s: float | None, lateness_s: Lateness | None, error: str = ""
+    folder: PolicyFolder,
+    *,
+    status: Status,
+    end_s: float | None,
+    lateness_s: Lateness | None,
+    client: ClientRecord | None = None,
+    error: str = "",
 ) -> PolicyRecord:
     """What the manifest says of a policy at its end; the digests are of the closed tables."""
-    return PolicyRecord(status=status, end_s=end_s, error=error, lateness_s=lateness_s, digests=content_digest(folder))
+    return PolicyRecord(
+        status=status,
+        end_s=end_s,
+        error=error,
+        lateness_s=lateness_s,
+        client=client,
+        digests=content_digest(folder),
+    )
 
 
 def _request_counts(completions: pd.DataFrame, offered: int) -> RequestCounts:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from results.accuracy import ForecastError
 from results.atomic_file import replace_text
-from results.manifest import Lateness, Status
+from results.manifest import ClientRecord, Lateness, Status
 from results.metrics import QUANTILE_METHOD, Percentiles
 from results.schema import SCHEMA_VERSION
 
@@ -104,7 +104,8 @@ class PolicySummary(_Record):
     `gpu_hours`: server time in a state that holds GPUs x the server's GPUs, within the run; `wasted_gpu_hours`: the
     part of it STARTING, DRAINING or STOPPING. `usd` is None when a GPU type has no price; `slo_attainment` and
     `goodput_requests_per_s` count requests that met every limit of their tier; goodput is per second of the time in
-    which requests arrived. `lateness_s` is None for a run that was killed: only its end tells it.
+    which requests arrived. `lateness_s` is None for a run that was killed: only its end tells it; so is `client`, in
+    virtual time too.
     """
 
     status: Status
@@ -122,6 +123,7 @@ class PolicySummary(_Record):
     tpot_s: Spread
     e2e_s: Spread
     lateness_s: Lateness | None
+    client: ClientRecord | None = None
     losses: tuple[Loss, ...]
     scaling: Scaling
     decisions: Decisions

@@ -86,8 +86,8 @@ def presets(
 def describe_(trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")]) -> None:
     """Print the statistics of a trace, then the targets of production-style traces that it meets and misses.
 
-    A statistic that cannot be had says why. What takes whole weeks is measured, for a shorter synthetic trace, on the two
-    weeks around it, drawn again from the same workload and seed; each such target says so.
+    A statistic that cannot be had says why. What takes whole weeks is measured, for a shorter synthetic trace, on
+    the two weeks around it, drawn again from the same workload and seed; each such target says so.
     """
     read = _read(trace)
     description = describe(read)
@@ -129,9 +129,10 @@ def fit(
 
 def _verdicts(results: list[TargetResult]) -> Table:
     table = _table("#", "target")
-    table.add_column("measured", justify="right")
-    for column in ("wanted", "verdict", "note"):
-        table.add_column(column)
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("wanted")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("note")
     for result in results:
         target, values = result.target, list(result.values.values())
         measured = "-" if not values else f"{min(values):,.4g}"

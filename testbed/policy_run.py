@@ -13,13 +13,15 @@ from testbed.fleet import ServerFleet
 from testbed.niw_queue import NiwQueue
 from testbed.offered_load import OfferedLoad
 from testbed.router import Router
-from testbed.scenario import Scenario
+from testbed.scenario import Mode, Scenario
 from testbed.server import Server, ServerState
 from testbed.server_sources import ServerSource
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.replay import Replay, ReplayReport
 from workloads.request import Request
+from workloads.self_watch import ClientHealth, SelfWatch
+from workloads.sessions import replay_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class Progress:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     niw_queued: int = 0
     replayed: ReplayReport | None = None
+    client: ClientHealth | None = None
     servers: dict[tuple[str, ServerState], int] = field(default_factory=dict)
 
     @property
@@ -78,6 +81,7 @@ class PolicyRun:
         self._started = False
         self._main: asyncio.Task[object] | None = None
         self._grace: asyncio.Timeout | None = None
+        self._watch: SelfWatch | None = None
         preferred = {region: scenario.preferred_regions(region) for region in limits.regions}
         pools = tuple(Pool(model, region) for model in limits.models for region in limits.regions)
         self._meter = DemandMeter(
@@ -120,7 +124,8 @@ class PolicyRun:
             capacity_tokens=setting.source.capacity_tokens,
             drain_s=scenario.drain_s,
         )
-        self._replay = Replay(setting.load.trace.requests(), self._arrived, self._clock)
+        plan = replay_plan(setting.load.trace)
+        self._replay = Replay(plan.scheduled, self._arrived, self._clock, plan.following)
 
     async def run(self) -> float:
         """Start the initial servers, replay, decide, and stop everything. Returns the end in seconds.
@@ -143,6 +148,9 @@ class PolicyRun:
                     background.create_task(self._sample_forever(), name="gauges"),
                     background.create_task(self._flush_forever(), name="records"),
                 ]
+                if scenario.mode is not Mode.VIRTUAL:  # there, nothing is ever late
+                    self._watch = SelfWatch(self._clock)
+                    tasks.append(background.create_task(self._watch.beat(), name="heartbeat"))
                 await self._serve_all()
                 await self._clock.sleep_until(self._setting.load.trace.horizon_s)
                 for task in tasks:
@@ -167,8 +175,13 @@ class PolicyRun:
         except TimeoutError:
             pass  # who was not done has been told so
         finally:
-            self._progress.replayed = self._replay.report()
-            for request in self._niw_queue.drain():
+            replayed = self._progress.replayed = self._replay.report()
+            if self._watch is not None:
+                self._progress.client = self._watch.health(replayed.lateness_s)
+            # Of an interrupted run, what had not arrived is not recorded; a turn that came too late has had its chance.
+            too_late = self._replay.unsent_turns() if self._grace is not None and self._grace.expired() else []
+            self._progress.arrived += len(too_late)
+            for request in (*self._niw_queue.drain(), *too_late):
                 self._router.end_unsent(request)
 
     def _why_ending(self) -> str:
@@ -203,6 +216,7 @@ class PolicyRun:
         self._meter.ended(completion, self._clock.now_s())
         self._recorder.completion(completion)
         self._progress.outcomes[completion.outcome] += 1
+        self._replay.ended(completion.request.request_id)
 
     # Servers.
 
@@ -261,7 +275,7 @@ class PolicyRun:
         every_s = self._setting.flush_every_s
         while every_s is not None:
             await asyncio.sleep(every_s)
-            self._recorder.flush()
+            await asyncio.get_running_loop().run_in_executor(None, self._recorder.flushing())
 
     async def _sample_forever(self) -> None:
         """Gauges of servers and pools at every `gauge_every_s`."""

@@ -143,17 +143,17 @@ class Router:
         seat = seats.seats[choose_server([seat.outstanding_tokens for seat in seats.seats])]
         tokens = request.total_tokens
         sent_s = self._clock.now_s()
+        cut_s, why_cut = self._cut(request, sent_s, seat)
         seat.outstanding_tokens += tokens
         seats.outstanding_tokens += tokens
         try:
-            if self._request_timeout_s is None:
+            if cut_s is None:
                 completion = await seat.server.send(request)
             else:
-                async with asyncio.timeout(self._request_timeout_s):
+                async with asyncio.timeout_at(self._clock.loop_time(cut_s)):
                     completion = await seat.server.send(request)
         except TimeoutError:
-            reason = f"timeout: not done within {self._request_timeout_s:g} s on server {seat.server.server_id}"
-            completion = self._unfinished(request, sent_s, Outcome.FAILED, reason, seat)
+            completion = self._unfinished(request, sent_s, Outcome.FAILED, why_cut, seat)
         except asyncio.CancelledError:
             self._on_end(self._unfinished(request, sent_s, Outcome.FAILED, self._why_ending(), seat))
             raise
@@ -163,6 +163,18 @@ class Router:
                 seats.outstanding_tokens -= tokens
         self._on_end(completion)
         self._on_room(pool)
+
+    def _cut(self, request: Request, sent_s: float, seat: Seat) -> tuple[float | None, str]:
+        """When a request that has not ended is cut off, if ever, and why."""
+        cut_s, why = None, ""
+        if self._request_timeout_s is not None:
+            cut_s = sent_s + self._request_timeout_s
+            why = f"timeout: not done within {self._request_timeout_s:g} s on server {seat.server.server_id}"
+        if request.cancel_after_s is not None:
+            gives_up_s = request.arrival_s + request.cancel_after_s
+            if cut_s is None or gives_up_s < cut_s:
+                return gives_up_s, f"cancelled by its client after {request.cancel_after_s:g} s"
+        return cut_s, why
 
     async def _wait_for_server(self, request: Request) -> bool:
         ready = self._ready[request.model]

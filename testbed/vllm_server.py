@@ -17,7 +17,7 @@ from testbed.vllm_metrics import MetricsError, kv_capacity_tokens, server_load
 from workloads.client import CompletionClient, as_completion
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
-from workloads.prompts import prompt_ids
+from workloads.prompts import prompt_of
 from workloads.request import Request
 
 _HEALTH_EVERY_S = 0.2
@@ -188,7 +188,7 @@ class VllmServer:
         self._idle.clear()
         try:
             result = await self._client.complete(
-                prompt_ids(request.request_id, request.prompt_tokens, self._vocab_size),
+                prompt_of(request, self._vocab_size),
                 request.output_tokens,
                 request_id=str(request.request_id),
                 priority=priority,

@@ -1,29 +1,35 @@
 """Sends completions to a vLLM server over HTTP and times every token, in the event loop's clock."""
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace, TracebackType
-from typing import Self
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
 
-import aiohttp
+import numpy as np
+import numpy.typing as npt
 
+from workloads.answer import Answer
 from workloads.completion import Completion, Outcome
+from workloads.completion_request import PreparedRequest, RequestText
+from workloads.connection_pool import ConnectionPool
+from workloads.http_connection import ConnectionLost, HttpConnection
 from workloads.request import Request
-from workloads.sse import CompletionStream, error_message
 
-# uvicorn closes an idle connection after 5 s. Dropping it first avoids most sends into a connection that is closing.
-_KEEPALIVE_S = 4.0
 # A server that has no capacity says so with these; the request was never accepted.
 _REFUSALS = frozenset({429, 503})
+
+_Exchange = tuple[HttpConnection, asyncio.Future[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamResult:
     """What came back for one request. Times are the clock's seconds.
 
-    `token_times_s` has one entry per output token, in order; tokens that arrived together share theirs.
+    `sent_s` is when the request was written to an open connection (for one that never was: when it was given up on).
+    `token_times_s` has one entry per output token, in order, where the client was told to keep them, else none; tokens
+    that arrived together share theirs.
     `last_token_s` is when the last token arrived (None without one), `ended_s` when the answer was over.
     `cached_tokens`: prompt tokens from the prefix cache, where the server tells (`--enable-prompt-tokens-details`).
     `error` is None when every token asked for arrived, else one line; `http_status` is None when no answer began.
@@ -33,7 +39,7 @@ class StreamResult:
     first_token_s: float | None
     last_token_s: float | None
     ended_s: float
-    token_times_s: tuple[float, ...]
+    token_times_s: Sequence[float]
     output_tokens: int
     cached_tokens: int | None = None
     finish_reason: str | None = None
@@ -50,24 +56,34 @@ class CompletionClient:
     """Streams `/v1/completions` of one server; connections stay open and are as many as there are requests.
 
     An async context manager. `clock` gives seconds (`RunClock.now_s`, or the loop's `time`); `timeout_s` bounds a
-    whole request, None leaves it free.
+    whole request, None leaves it free. `token_times` keeps the time of every token, not of the first and last alone.
+
+    Raises ValueError for a `base_url` that is not http://HOST:PORT or https://HOST, with or without a path.
     """
 
-    def __init__(self, base_url: str, model: str, clock: Callable[[], float], timeout_s: float | None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        clock: Callable[[], float],
+        timeout_s: float | None,
+        *,
+        token_times: bool = False,
+    ) -> None:
         self._url = f"{base_url.rstrip('/')}/v1/completions"
-        self._model = model
+        url = urlsplit(self._url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"base_url {base_url!r}; must be like http://127.0.0.1:8000")
+        tls = url.scheme == "https"
+        self._pool = ConnectionPool(url.hostname, url.port or (443 if tls else 80), tls, clock)
+        self._text = RequestText(url, model)
         self._clock = clock
         self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
+        self._token_times = token_times
+        self._entered = False
 
     async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None),
-            trace_configs=[trace],
-        )
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -77,132 +93,119 @@ class CompletionClient:
 
     async def close(self) -> None:
         """Close all connections; requests under way end as disconnected. Twice is harmless."""
-        if self._session is not None:
-            await self._session.close()
+        self._pool.close()
 
     async def complete(
         self,
-        prompt_token_ids: Sequence[int],
+        prompt_token_ids: Sequence[int] | npt.NDArray[np.integer],
         max_tokens: int,
         *,
         request_id: str,
         priority: int | None = None,
+        cancel_after_s: float | None = None,
     ) -> StreamResult:
         """Ask for exactly `max_tokens` tokens and wait for the last. Whatever the server does is in the result.
 
-        `priority` (lower is sooner) needs a server with `--scheduling-policy priority`. A cancelled call closes its
-        connection, by which vLLM frees the request. Raises RuntimeError outside of `async with`.
+        `priority` (lower is sooner) needs a server with `--scheduling-policy priority`. The client gives up after
+        `cancel_after_s`; a cancelled call, too, closes its connection, by which vLLM frees the request.
+        Raises RuntimeError outside of `async with`.
         """
-        if self._session is None:
+        prepared = self.prepare(
+            prompt_token_ids, max_tokens, request_id=request_id, priority=priority, cancel_after_s=cancel_after_s
+        )
+        return await self.send(prepared)
+
+    def prepare(
+        self,
+        prompt_token_ids: Sequence[int] | npt.NDArray[np.integer],
+        max_tokens: int,
+        *,
+        request_id: str,
+        priority: int | None = None,
+        cancel_after_s: float | None = None,
+    ) -> PreparedRequest:
+        """The request that `complete` sends, made ahead: then nothing stands between its time and the socket."""
+        return self._text.prepare(prompt_token_ids, max_tokens, request_id, priority, cancel_after_s)
+
+    def send(self, request: PreparedRequest) -> Coroutine[Any, Any, StreamResult]:
+        """Send what was prepared, as `complete` does.
+
+        Where a kept connection is free the request is on its way before this returns: a task that waits for its first
+        turn is no cause of delay. What is returned must be awaited.
+        """
+        if not self._entered:
             raise RuntimeError("CompletionClient: use it as `async with CompletionClient(...) as client`")
-        answer = _Answer(self._clock(), max_tokens)
-        body = _body(self._model, prompt_token_ids, max_tokens, priority)
+        answer = Answer(self._clock(), request.max_tokens, self._token_times)
+        return self._carry(request, answer, self._post_on_kept(request, answer))
+
+    async def _carry(self, request: PreparedRequest, answer: Answer, exchange: _Exchange | None) -> StreamResult:
+        limit_s, why = self._limit(request)
         try:
-            async with asyncio.timeout(self._timeout_s) as limit:
-                await self._exchange(self._session, body, request_id, answer)
+            async with asyncio.timeout(limit_s) as limit:
+                await self._to_its_end(request, answer, exchange)
         except TimeoutError as error:
             # The operating system's own connection timeout is a TimeoutError too.
-            timed_out = self._timeout_s is not None and limit.expired()
-            answer.error = f"timeout after {self._timeout_s:g} s" if timed_out else f"disconnected: {_reason(error)}"
-        except aiohttp.ClientConnectorError as error:
-            answer.error = f"cannot connect to {self._url}: {_reason(error)}"
-        except (aiohttp.ClientError, OSError) as error:
+            answer.error = why if limit.expired() else self._unreachable(error)
+        except ConnectionLost as error:
             answer.error = f"disconnected after {answer.stream.output_tokens} tokens: {_reason(error)}"
-        return answer.result(self._clock())
+        except OSError as error:
+            answer.error = self._unreachable(error)
+        return _result(answer, self._clock())
 
-    async def _exchange(self, session: aiohttp.ClientSession, body: bytes, request_id: str, answer: "_Answer") -> None:
-        headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+    async def _to_its_end(self, request: PreparedRequest, answer: Answer, exchange: _Exchange | None) -> None:
         while True:
-            connection = SimpleNamespace(reused=False)
+            if exchange is None:
+                exchange = self._post(await self._pool.connect(), request, answer)
+            connection, ended = exchange
+            kept = connection.used
             try:
-                async with session.post(
-                    self._url, data=body, headers=headers, trace_request_ctx=connection
-                ) as response:
-                    answer.status = response.status
-                    await self._read(response, answer)
-                return
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # A kept connection that the server closed as we sent: nothing was served, and aiohttp does not retry
-                # a POST. Each turn uses up one dead connection; a fresh one that fails is a real failure.
-                if answer.status is not None or not connection.reused:
+                await ended
+            except asyncio.CancelledError:
+                connection.abort()
+                raise
+            except ConnectionLost:
+                # A kept connection that the server closed as we sent: nothing was served. Each turn uses up one dead
+                # connection; a fresh one that fails is a real failure.
+                if answer.status is not None or not kept:
                     raise
+                exchange = self._post_on_kept(request, answer)
+            else:
+                self._pool.give_back(connection)
+                return
 
-    async def _read(self, response: aiohttp.ClientResponse, answer: "_Answer") -> None:
-        if response.status != 200:
-            answer.error = f"HTTP {response.status}: {error_message(await response.content.read())}"
-            return
-        stream, times = answer.stream, answer.token_times_s
-        async for piece in response.content.iter_any():
-            new = stream.feed(piece)
-            if new:
-                times.extend((self._clock(),) * new)
+    def _post_on_kept(self, request: PreparedRequest, answer: Answer) -> _Exchange | None:
+        connection = self._pool.take()
+        return None if connection is None else self._post(connection, request, answer)
 
+    def _post(self, connection: HttpConnection, request: PreparedRequest, answer: Answer) -> _Exchange:
+        answer.sent_s = self._clock()
+        return connection, connection.post(request.content, answer)
 
-class _Answer:
-    """What is known of an answer while it arrives."""
+    def _limit(self, request: PreparedRequest) -> tuple[float | None, str]:
+        """How long a request may take, if there is a limit, and what to say when it took longer."""
+        gives_up_s = request.cancel_after_s
+        if gives_up_s is not None and (self._timeout_s is None or gives_up_s < self._timeout_s):
+            return gives_up_s, f"cancelled by its client after {gives_up_s:g} s"
+        return self._timeout_s, "" if self._timeout_s is None else f"timeout after {self._timeout_s:g} s"
 
-    __slots__ = ("error", "max_tokens", "sent_s", "status", "stream", "token_times_s")
-
-    def __init__(self, sent_s: float, max_tokens: int) -> None:
-        self.sent_s = sent_s
-        self.max_tokens = max_tokens
-        self.stream = CompletionStream()
-        self.token_times_s: list[float] = []
-        self.status: int | None = None
-        self.error: str | None = None
-
-    def result(self, ended_s: float) -> StreamResult:
-        times = self.token_times_s
-        return StreamResult(
-            sent_s=self.sent_s,
-            first_token_s=times[0] if times else None,
-            last_token_s=times[-1] if times else None,
-            ended_s=ended_s,
-            token_times_s=tuple(times),
-            output_tokens=self.stream.output_tokens,
-            cached_tokens=self.stream.cached_tokens,
-            finish_reason=self.stream.finish_reason,
-            http_status=self.status,
-            error=self.error or self._fault(),
-        )
-
-    def _fault(self) -> str | None:
-        """What is wrong with an answer that came to its end; None when nothing is."""
-        stream, wanted = self.stream, self.max_tokens
-        if stream.error is not None:
-            return f"server error after {stream.output_tokens} tokens: {stream.error}"
-        if stream.finish_reason == "abort":
-            return f"aborted by server after {stream.output_tokens} of {wanted} tokens"
-        if stream.finish_reason is None:
-            return f"disconnected after {stream.output_tokens} tokens: the stream ended without a finish_reason"
-        if not stream.saw_usage:
-            return "no token counts in the stream; the server must support stream_options.continuous_usage_stats"
-        if stream.output_tokens != wanted:
-            # vLLM 0.32 silently cuts max_tokens at the context's end.
-            word = "short" if stream.output_tokens < wanted else "long"
-            return f"{word}: {stream.output_tokens} of {wanted} tokens, finish_reason={stream.finish_reason}"
-        return None
+    def _unreachable(self, error: OSError) -> str:
+        return f"cannot connect to {self._url}: {_reason(error)}"
 
 
-async def _note_reuse(
-    _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    context.trace_request_ctx.reused = True
-
-
-def _body(model: str, prompt_token_ids: Sequence[int], max_tokens: int, priority: int | None) -> bytes:
-    content: dict[str, object] = {
-        "model": model,
-        "prompt": prompt_token_ids if isinstance(prompt_token_ids, list) else list(prompt_token_ids),
-        "max_tokens": max_tokens,
-        "min_tokens": max_tokens,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-    }
-    if priority is not None:
-        content["priority"] = priority
-    return json.dumps(content, separators=(",", ":")).encode()
+def _result(answer: Answer, ended_s: float) -> StreamResult:
+    stream = answer.stream
+    return StreamResult(
+        sent_s=answer.sent_s,
+        first_token_s=answer.first_token_s,
+        last_token_s=answer.last_token_s,
+        ended_s=ended_s,
+        token_times_s=() if answer.times is None else answer.times,
+        output_tokens=stream.output_tokens,
+        cached_tokens=stream.cached_tokens,
+        finish_reason=stream.finish_reason,
+        http_status=answer.status,
+        error=answer.fault(),
+    )
 
 
 def _reason(error: Exception) -> str:

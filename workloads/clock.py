@@ -2,21 +2,24 @@
 
 import asyncio
 import math
+from collections.abc import Coroutine
+from typing import Any
 
 
 class RunClock:
     """Seconds since the start of the run, in the event loop's clock, virtual or real.
 
-    Must be made inside a running loop. `start` sets time 0; before it, time 0 is when the clock was made.
+    Must be made inside a running loop. `start` sets time 0; before it, time 0 is when the clock was made. In real time
+    the loop's own time is the same in every process of the machine.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._origin_s = self._loop.time()
 
-    def start(self) -> None:
-        """Make this moment time 0."""
-        self._origin_s = self._loop.time()
+    def start(self, at_loop_s: float | None = None) -> None:
+        """Make this moment time 0, or `at_loop_s` of the loop's own time, which may lie ahead."""
+        self._origin_s = self._loop.time() if at_loop_s is None else at_loop_s
 
     def now_s(self) -> float:
         return self._loop.time() - self._origin_s
@@ -28,12 +31,18 @@ class RunClock:
             when_s = math.nextafter(when_s, math.inf)
         return when_s
 
-    async def sleep_until(self, at_s: float) -> None:
+    def sleep_until(self, at_s: float) -> Coroutine[Any, Any, None]:
         """Return at `at_s`, or at once when it has passed."""
+        return self.first_of(at_s, self._loop.create_future())
+
+    async def first_of(self, at_s: float, woken: asyncio.Future[None]) -> None:
+        """Return at `at_s`, which may be infinite, or once `woken` is done; at once when `at_s` has passed."""
         if at_s <= self.now_s():
             return
+        if at_s == math.inf:
+            await woken
+            return
         # Not asyncio.sleep: a delay added to now would miss the time by a rounding error.
-        woken = self._loop.create_future()
         timer = self._loop.call_at(self.loop_time(at_s), _wake, woken)
         try:
             await woken

@@ -6,22 +6,27 @@ from types import MappingProxyType
 from pydantic import BaseModel, ConfigDict, Field
 
 from workloads.lengths import QuantileTable
+from workloads.shapes import Regime
 
 
 class ModelWorkload(BaseModel):
     """Demand for one model.
 
-    `share` is relative, of tokens or of requests as the workload says. `region_shares` (relative, by region of origin)
-    replaces the workload's own for this model; a region it leaves out gets none.
+    `share` is relative, of tokens or of requests as the workload says; `niw_share` replaces it for the NIW tier, where
+    models have another mix. `region_shares` (relative, by region of origin)
+    replaces the workload's own for this model; a region it leaves out gets none. `regime` makes its interactive
+    level jump.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     share: float = Field(default=1.0, gt=0)
+    niw_share: float | None = Field(default=None, ge=0)
     max_model_len: int = Field(ge=2)
     prompt_tokens: QuantileTable
     output_tokens: QuantileTable
     region_shares: dict[str, float] | None = None
+    regime: Regime | None = None
 
 
 # Shapes as in SageServe's production week: medians of 3-6 thousand prompt tokens with template steps (equal

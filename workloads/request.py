@@ -22,6 +22,8 @@ class Request:
 
     `arrival_s` and `deadline_s` are seconds since the start of the run; `deadline_s` (absolute, when the last
     token is due) is None for interactive tiers, whose SLO is on latencies. `region` is the region of origin.
+    The client gives up `cancel_after_s` after the arrival (None: never). The prompt begins with blocks of
+    `prefix_block_tokens` tokens that it shares with every prompt with the same numbers in `prefix_hashes`.
 
     Raises ValueError for token counts below 1, a negative arrival or a deadline before the arrival.
     """
@@ -34,6 +36,9 @@ class Request:
     prompt_tokens: int
     output_tokens: int
     deadline_s: float | None = None
+    cancel_after_s: float | None = None
+    prefix_hashes: tuple[int, ...] = ()
+    prefix_block_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.output_tokens < 1:

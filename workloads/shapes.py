@@ -1,6 +1,7 @@
-"""How load moves over a week: daily curve, weekend, slow random level, short bursts."""
+"""How load moves over a week: daily curve, weekend, slow random level, regimes, short bursts."""
 
-from typing import Self
+from functools import lru_cache
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,11 @@ HOURS_PER_DAY = 24
 MINUTES_PER_DAY = 1440
 FIRST_WEEKEND_DAY = 5
 
+DAYS_PER_WEEK = 7
+REGIME_LOOK_BACK_DAYS = 100
+
 Curve = npt.NDArray[np.float64]
+RelativeRate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class LoadShape(BaseModel):
@@ -22,6 +27,9 @@ class LoadShape(BaseModel):
     weekend day's load to a weekday's, reached over `weekend_ramp_h` around midnight. `level_sd` is the standard
     deviation of the logarithm of a random level by model that forgets itself over `level_correlation_h`. Bursts of one
     model last `burst_minutes` and multiply its rate by something between `burst_factor_low` and `burst_factor_high`.
+
+    What was measured replaces what is idealised: `by_hour` (24 relative rates of a day, from 00:00) stands for
+    `peak_to_trough` and `peak_hour`, `by_weekday` (7 relative loads, from Monday) for `weekend_to_weekday`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +44,8 @@ class LoadShape(BaseModel):
     burst_minutes: int = Field(default=2, ge=1, le=60)
     burst_factor_low: float = Field(default=3.0, ge=1)
     burst_factor_high: float = Field(default=15.0, ge=1)
+    by_hour: tuple[RelativeRate, ...] | None = Field(default=None, min_length=24, max_length=24)
+    by_weekday: tuple[RelativeRate, ...] | None = Field(default=None, min_length=7, max_length=7)
 
     @model_validator(mode="after")
     def _factors_rise(self) -> Self:
@@ -43,25 +53,44 @@ class LoadShape(BaseModel):
             raise ValueError(
                 f"burst_factor_low={self.burst_factor_low} is above burst_factor_high={self.burst_factor_high}; swap"
             )
+        for name, rates in (("by_hour", self.by_hour), ("by_weekday", self.by_weekday)):
+            if rates is not None and not any(rates):
+                raise ValueError(f"{name} is all 0; give one of them a rate or leave it out")
         return self
+
+
+class Regime(BaseModel):
+    """A level that stays for a while and then jumps, as when a batch client comes and goes.
+
+    Jumps come at random, `mean_h` hours of the synthetic day apart on average; the logarithm of the level has the
+    standard deviation `sd`, and each level is drawn without regard to the one before.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sd: float = Field(ge=0, le=2)
+    mean_h: float = Field(default=12.0, gt=0, le=168)
 
 
 def weekly_curve(shape: LoadShape, hour_of_week: Curve) -> Curve:
     """Relative rate at `hour_of_week` (any shape; hours since Monday 00:00, local): daily curve times weekend.
 
     The daily curve is log-sinusoidal, exp(a cos(2 pi (h - peak) / 24)) with a = ln(peak/trough) / 2: its logarithm, as
-    that of measured load, is close to a sine, and its peak/trough is exactly the one asked for.
+    that of measured load, is close to a sine, and its peak/trough is exactly the one asked for. A measured one
+    (`by_hour`) is linear between the middles of its hours. Days meet in ramps whose middles are the midnights.
     """
-    half_swing = np.log(shape.peak_to_trough) / 2
     hour = hour_of_week % 168.0
-    daily = np.exp(half_swing * np.cos(2 * np.pi * (hour - shape.peak_hour) / HOURS_PER_DAY))
+    if shape.by_hour is None:
+        half_swing = np.log(shape.peak_to_trough) / 2
+        daily = np.exp(half_swing * np.cos(2 * np.pi * (hour - shape.peak_hour) / HOURS_PER_DAY))
+    else:
+        middles_h = np.arange(-1, HOURS_PER_DAY + 1) + 0.5
+        daily = np.interp(hour % HOURS_PER_DAY, middles_h, [shape.by_hour[-1], *shape.by_hour, shape.by_hour[0]])
+    days = shape.by_weekday or (1.0,) * FIRST_WEEKEND_DAY + (shape.weekend_to_weekday,) * 2
     half_ramp_h = shape.weekend_ramp_h / 2
-    saturday_h, week_h = FIRST_WEEKEND_DAY * 24.0, 168.0
-    # Monday 00:00 is the middle of the way up, Saturday 00:00 of the way down.
-    knots_h = [-half_ramp_h, half_ramp_h, saturday_h - half_ramp_h, saturday_h + half_ramp_h, week_h - half_ramp_h]
-    low = shape.weekend_to_weekday
-    level = np.interp(hour, [*knots_h, week_h + half_ramp_h], [low, 1.0, 1.0, low, low, 1.0])
-    return np.asarray(daily * level)
+    knots_h = [24.0 * day + side for day in range(DAYS_PER_WEEK + 1) for side in (-half_ramp_h, half_ramp_h)]
+    level = [days[(day + side) % DAYS_PER_WEEK] for day in range(DAYS_PER_WEEK + 1) for side in (-1, 0)]
+    return np.asarray(daily * np.interp(hour, knots_h, level))
 
 
 def random_level(shape: LoadShape, seed: int, name: str, day: int) -> Curve:
@@ -100,3 +129,28 @@ def bursts(shape: LoadShape, seed: int, name: str, day: int) -> Curve:
     mean_factor = (high - low) / np.log(high / low) if high > low else low
     expected = 1.0 + shape.bursts_per_day * shape.burst_minutes / MINUTES_PER_DAY * (mean_factor - 1.0)
     return curve / expected
+
+
+def regime_level(regime: Regime, seed: int, name: str, day: int) -> Curve:
+    """The level of `name` by its regime in each minute of `day`, shape (1440,), mean 1 over many days.
+
+    Each day's jumps are a stream of its own; a day begins at the level of the last jump before it, so that it is the
+    same whatever window it is drawn in. (After 100 days without a jump, which do not happen, it would begin at 1.)
+    """
+    minutes, levels = _jumps(regime, seed, name, day)
+    before = 1.0
+    for earlier in range(day - 1, day - 1 - REGIME_LOOK_BACK_DAYS, -1):
+        jumped_to = _jumps(regime, seed, name, earlier)[1]
+        if jumped_to:
+            before = jumped_to[-1]
+            break
+    return np.array([before, *levels])[np.searchsorted(minutes, np.arange(MINUTES_PER_DAY), side="right")]
+
+
+@lru_cache(maxsize=4096)
+def _jumps(regime: Regime, seed: int, name: str, day: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Minutes of `day` at which the level jumps, in order, and the levels it jumps to (lognormal, mean 1)."""
+    rng = generator(seed, "regime", name, day)
+    minutes = np.sort(rng.integers(0, MINUTES_PER_DAY, rng.poisson(HOURS_PER_DAY / regime.mean_h)))
+    levels = np.exp(regime.sd * rng.standard_normal(len(minutes)) - regime.sd**2 / 2)
+    return tuple(minutes.tolist()), tuple(levels.tolist())

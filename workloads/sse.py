@@ -9,6 +9,8 @@ _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 _FINISH_REASON = re.compile(rb'"finish_reason"\s*:\s*"([^"]*)"')
 _CACHED_TOKENS = re.compile(rb'"cached_tokens"\s*:\s*(\d+)')
 _ERROR = re.compile(rb'"error"\s*:\s*[{"]')
+# In every event but the last few of a stream, as vLLM writes it.
+_GOES_ON = b'"finish_reason":null'
 
 
 class CompletionStream:
@@ -31,6 +33,12 @@ class CompletionStream:
 
     def feed(self, piece: bytes) -> int:
         """Take the next bytes; returns how many tokens are new in them."""
+        # Nearly every piece is one whole event of a stream that goes on: its count is all that there is to know.
+        if not self._rest and piece.find(b"\n") == len(piece) - 2 and piece.startswith(b"data:"):
+            goes_on = piece.find(_GOES_ON)
+            count = _COMPLETION_TOKENS.search(piece, goes_on) if goes_on > 0 else None
+            if count is not None:
+                return self._counted(int(count[1]))
         before = self.output_tokens
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
@@ -39,11 +47,18 @@ class CompletionStream:
                 self._event(line)
         return self.output_tokens - before
 
+    def _counted(self, total: int) -> int:
+        self.saw_usage = True
+        new = total - self.output_tokens
+        if new <= 0:
+            return 0
+        self.output_tokens = total
+        return new
+
     def _event(self, line: bytes) -> None:
         tokens = _COMPLETION_TOKENS.search(line)
         if tokens is not None:
-            self.saw_usage = True
-            self.output_tokens = max(self.output_tokens, int(tokens[1]))
+            self._counted(int(tokens[1]))
             reason = _FINISH_REASON.search(line)
             if reason is not None:
                 self.finish_reason = reason[1].decode()

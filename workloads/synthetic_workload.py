@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from workloads.arrivals import HIGHEST_CV, LOWEST_CV
 from workloads.lengths import mean_total_tokens
 from workloads.model_workload import BUILT_IN_MODELS, ModelWorkload
 from workloads.request import Tier
@@ -35,11 +36,15 @@ class RegionOrigin(_Part):
 
 
 class LevelStep(_Part):
-    """From `at_h` (hours since time 0, may be negative) on, a model's rate is multiplied by `factor`."""
+    """From `at_h` (hours since time 0, may be negative) on, the rate of `part` of a model is multiplied by `factor`."""
 
     model: str
     at_h: float
     factor: float = Field(gt=0)
+    part: Literal["all", "interactive", "niw"] = "all"
+
+    def touches(self, model: str, tier: Tier) -> bool:
+        return self.model == model and self.part in ("all", "interactive" if tier.interactive else "niw")
 
 
 class SyntheticWorkload(_Part):
@@ -50,8 +55,10 @@ class SyntheticWorkload(_Part):
 
     `mean_requests_per_s` is the expected mean over the run, from time 0 to `horizon_h`; history before time 0 follows
     from the same curve. `interactive_per_niw` counts requests. `tenants` in each (model, region, tier) hold shares that
-    fall as rank^-`tenant_skew`; each sends a renewal process of its own with the tier's `interarrival_cv`. Where the
-    CV of a whole stream matters, set `tenants` to 1: superposed tenants look smoother than each one.
+    fall as rank^-`tenant_skew`; each sends a renewal process of its own. The coefficient of variation of its gaps
+    has the tier's `interarrival_cv` as median and a logarithm that spreads by `tenant_cv_sd`; the gaps of a share
+    `weibull_share` of the tenants follow a Weibull law, the others' a Gamma law. Where the CV of a whole stream
+    matters, set `tenants` to 1: superposed tenants look smoother than each one.
 
     `models` may leave out what a built-in model (BUILT_IN_MODELS) has already; `max_model_len_cap` limits them all.
     """
@@ -82,6 +89,8 @@ class SyntheticWorkload(_Part):
     interarrival_cv: dict[Tier, float] = Field(default_factory=lambda: {Tier.IW_F: 1.9, Tier.IW_N: 1.9, Tier.NIW: 2.2})
     tenants: int = Field(default=20, ge=1, le=1000)
     tenant_skew: float = Field(default=1.0, ge=0, le=5)
+    tenant_cv_sd: float = Field(default=0.0, ge=0, le=2)
+    weibull_share: float = Field(default=0.0, ge=0, le=1)
     niw_deadline_h: float = Field(default=24.0, gt=0)
 
     @field_validator("models", mode="before")
@@ -108,13 +117,16 @@ class SyntheticWorkload(_Part):
                     raise ValueError(f"models.{name}.region_shares.{region}={share}; must be 0 or more")
             if model.region_shares is not None and not sum(model.region_shares.values()) > 0:
                 raise ValueError(f"models.{name}.region_shares adds up to 0; give a region a share or leave it out")
+        if all(model.niw_share == 0 for model in self.models.values()):
+            raise ValueError("models: niw_share is 0 for all; give one a share or set interactive_per_niw very high")
         for step in self.level_steps:
             if step.model not in self.models:
                 raise ValueError(f"level_steps: no model {step.model!r}; have {', '.join(self.models)}")
         for tier in Tier:
-            if not 0.05 <= self.interarrival_cv.get(tier, 0.0) <= 20:
+            if not LOWEST_CV <= self.interarrival_cv.get(tier, 0.0) <= HIGHEST_CV:
                 raise ValueError(
-                    f"interarrival_cv.{tier}={self.interarrival_cv.get(tier)}; every tier needs one in 0.05..20"
+                    f"interarrival_cv.{tier}={self.interarrival_cv.get(tier)}; every tier needs one in "
+                    f"{LOWEST_CV:g}..{HIGHEST_CV:g}"
                 )
         return self
 
@@ -139,8 +151,10 @@ class SyntheticWorkload(_Part):
 
     def request_shares(self) -> dict[tuple[str, str, Tier], float]:
         """Share of all requests by (model, region of origin, tier); adds up to 1, shares of 0 are left out."""
-        of_model = {
-            name: model.share / (self._mean_tokens(name) if self.shares_of == "tokens" else 1.0)
+        tokens = {name: self._mean_tokens(name) if self.shares_of == "tokens" else 1.0 for name in self.models}
+        of_interactive = {name: model.share / tokens[name] for name, model in self.models.items()}
+        of_niw = {
+            name: (model.share if model.niw_share is None else model.niw_share) / tokens[name]
             for name, model in self.models.items()
         }
         interactive = self.interactive_per_niw / (1.0 + self.interactive_per_niw)
@@ -154,6 +168,7 @@ class SyntheticWorkload(_Part):
             of_region = model.region_shares or {region: origin.share for region, origin in self.regions.items()}
             for region, region_share in of_region.items():
                 for tier, tier_share in of_tier.items():
+                    of_model = of_interactive if tier.interactive else of_niw
                     share = (
                         of_model[name] / sum(of_model.values()) * region_share / sum(of_region.values()) * tier_share
                     )

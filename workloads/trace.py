@@ -1,7 +1,7 @@
 """A trace: the requests of a workload, column by column, in order of arrival."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from workloads.optional_columns import OPTIONAL_COLUMNS, OPTIONAL_TYPES, one_chunk
+from workloads.partial_file import partial_file
 from workloads.request import Request, Tier
 from workloads.trace_checks import COLUMNS, LABELS, NO_TENANT, NUMBER_TYPES, TraceError, canonical, check
 from workloads.trace_metadata import TraceMetadata
@@ -43,6 +46,8 @@ class Trace:
 
     `table` is an Arrow table with one row per request: request_id (unique), arrival_s (sorted, seconds since time 0),
     model, region, tier, prompt_tokens, output_tokens, deadline_s (absolute; NaN for none), tenant (-1: not known).
+    Columns that it has only where the source knows them: session, turn, think_s, prefix_hashes, cancel_after_s (see
+    workloads.optional_columns).
     Raises TraceError, which names `source`, the column and the row, for a table that breaks these rules.
     """
 
@@ -52,7 +57,7 @@ class Trace:
 
     def __post_init__(self, source: str) -> None:
         table = canonical(self.table, source)
-        check(table, self.metadata.horizon_s, source)
+        check(table, self.metadata.horizon_s, source, self.metadata.prefix_block_tokens)
         object.__setattr__(self, "table", table)
 
     @classmethod
@@ -69,8 +74,9 @@ class Trace:
         deadline_s: npt.ArrayLike,
         metadata: TraceMetadata,
         tenant: npt.ArrayLike | None = None,
+        optional: Mapping[str, npt.ArrayLike | pa.Array] | None = None,
     ) -> "Trace":
-        """A trace of columns of one length, already sorted by arrival. Raises TraceError."""
+        """A trace of columns of one length, already sorted by arrival; `optional` by name. Raises TraceError."""
         given: dict[str, npt.ArrayLike] = {
             "request_id": request_id,
             "arrival_s": arrival_s,
@@ -88,21 +94,26 @@ class Trace:
                 arrays[name] = _dictionary(labels)
             else:
                 arrays[name] = pa.array(list(labels), type=pa.string())
+        for name, values in (optional or {}).items():
+            if name not in OPTIONAL_TYPES:
+                raise TraceError(f"trace: no optional column {name}; there are {', '.join(OPTIONAL_COLUMNS)}")
+            arrays[name] = values if isinstance(values, pa.Array) else pa.array(values, OPTIONAL_TYPES[name])
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
             raise TraceError(f"trace: columns differ in length: {lengths}")
-        return cls(table=pa.table([arrays[name] for name in COLUMNS], names=list(COLUMNS)), metadata=metadata)
+        return cls(table=pa.table(arrays), metadata=metadata)
 
     @classmethod
     def read(cls, path: Path | str) -> "Trace":
         """Read a Parquet file that `write` made. Raises TraceError for anything else."""
         try:
-            table = pq.read_table(path, partitioning=None)
+            # Not pq.read_table: what a streaming writer adds at the end of a file is not in the schema that it returns.
+            with pq.ParquetFile(path) as file:
+                table, text = file.read(), (file.metadata.metadata or {}).get(METADATA_KEY)
         except FileNotFoundError:
             raise TraceError(f"{path}: no such file") from None
         except (pa.ArrowException, OSError) as error:
             raise TraceError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-        text = (table.schema.metadata or {}).get(METADATA_KEY)
         if text is None:
             raise TraceError(f"{path}: no {METADATA_KEY.decode()!r} metadata in it; write traces with Trace.write")
         try:
@@ -115,14 +126,9 @@ class Trace:
 
     def write(self, path: Path | str) -> None:
         """Write Parquet (zstd) with the metadata as JSON in the schema; a reader never sees half a file."""
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
         table = self.table.replace_schema_metadata({METADATA_KEY: self.metadata.model_dump_json().encode()})
-        try:
+        with partial_file(Path(path)) as partial:
             pq.write_table(table, partial, compression="zstd")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -132,10 +138,15 @@ class Trace:
         """End of the covered time, no earlier than the last arrival."""
         return self.metadata.horizon_s
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The optional columns that this trace has, in the order of OPTIONAL_COLUMNS."""
+        return tuple(self.table.column_names[len(COLUMNS) :])
+
     def numbers(self, name: str) -> Numbers:
-        """A column of numbers, shape (rows,), read-only, not copied."""
+        """A column of numbers, shape (rows,), read-only, not copied. Raises KeyError where the trace lacks it."""
         if not len(self):
-            return np.empty(0, dtype=NUMBER_TYPES[name].to_pandas_dtype())
+            return np.empty(0, dtype=(NUMBER_TYPES.get(name) or OPTIONAL_TYPES[name]).to_pandas_dtype())
         values: Numbers = self.table[name].chunk(0).to_numpy(zero_copy_only=True)
         return values
 
@@ -145,6 +156,10 @@ class Trace:
             return Labels(np.empty(0, dtype=np.int16), ())
         column = self.table[name].chunk(0)
         return Labels(column.indices.to_numpy(zero_copy_only=True), tuple(column.dictionary.to_pylist()))
+
+    def prefix_hashes(self) -> pa.ListArray:
+        """The numbers of each prompt's blocks, shape (rows,) of lists. Raises KeyError where the trace lacks them."""
+        return one_chunk(self.table["prefix_hashes"])
 
     @property
     def total_tokens(self) -> npt.NDArray[np.int64]:
@@ -191,9 +206,15 @@ class Trace:
     def digest(self) -> str:
         """sha256 over the columns and the horizon, in hex; the steps that led there do not count."""
         total = hashlib.sha256(f"{len(self)} {self.horizon_s!r}".encode())
-        for name in COLUMNS:
+        if self.metadata.prefix_block_tokens is not None:
+            total.update(f" {self.metadata.prefix_block_tokens}".encode())
+        for name in self.table.column_names:
             total.update(f"\n{name}\n".encode())
-            if name in LABELS:
+            if name == "prefix_hashes":
+                hashes = self.prefix_hashes()
+                for part in (pc.list_value_length(hashes), pc.list_flatten(hashes)):
+                    total.update(part.to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+            elif name in LABELS:
                 labels = self.labels(name)
                 total.update("\x1f".join(labels.names).encode())
                 total.update(labels.codes.astype("<i2").tobytes())

@@ -1,12 +1,14 @@
 """What makes a table a trace: columns, types and the rules their values keep. The first breach is named."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workloads.optional_columns import OPTIONAL_COLUMNS, canonical_optional, check_optional, one_chunk
 from workloads.request import Tier
 
 NUMBER_TYPES: Mapping[str, pa.DataType] = {
@@ -29,7 +31,7 @@ class TraceError(ValueError):
 
 
 def canonical(table: pa.Table, source: str) -> pa.Table:
-    """`table` with the columns of a trace, in their order and types, each in one chunk.
+    """`table` with the columns of a trace, in their order and types, each in one chunk; optional ones that it has last.
 
     Strings become dictionary<int16, string> with sorted names that all occur, so that equal content is equal bytes.
     An absent `tenant` column is filled with -1 (not known), nulls in `deadline_s` become NaN.
@@ -38,21 +40,30 @@ def canonical(table: pa.Table, source: str) -> pa.Table:
     columns = list(table.column_names)
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     missing = [name for name in COLUMNS if name not in columns and name != "tenant"]
-    extra = [name for name in columns if name not in COLUMNS]
+    optional = [name for name in OPTIONAL_COLUMNS if name in columns]
+    extra = [name for name in columns if name not in COLUMNS and name not in optional]
     for problem, names in (("repeated", repeated), ("missing", missing), ("extra", extra)):
         if names:
-            raise TraceError(f"{source}: {problem} column {', '.join(names)}; a trace has {', '.join(COLUMNS)}")
+            known = f"a trace has {', '.join(COLUMNS)} and may have {', '.join(OPTIONAL_COLUMNS)}"
+            raise TraceError(f"{source}: {problem} column {', '.join(names)}; {known}")
     if "tenant" not in columns:
         table = table.append_column("tenant", pa.array(np.full(len(table), NO_TENANT, dtype=np.int32)))
     arrays = [
         _labels(table[name], name, source) if name in LABELS else _numbers(table[name], name, source)
         for name in COLUMNS
     ]
-    return pa.table(arrays, names=list(COLUMNS))
+    try:
+        arrays += [canonical_optional(table[name], name) for name in optional]
+    except ValueError as error:
+        raise TraceError(f"{source}: {error}") from None
+    return pa.table(arrays, names=[*COLUMNS, *optional])
 
 
-def check(table: pa.Table, horizon_s: float, source: str) -> None:
+def check(table: pa.Table, horizon_s: float, source: str, prefix_block_tokens: int | None = None) -> None:
     """Raise TraceError at the first value of a canonical table that breaks a rule."""
+    wrong = check_optional(table, prefix_block_tokens, partial(_refuse, source))
+    if wrong is not None:
+        raise TraceError(f"{source}: {wrong}")
     number = {name: table[name].chunk(0).to_numpy(zero_copy_only=True) for name in NUMBER_TYPES} if len(table) else {}
     if not number:
         return
@@ -108,8 +119,7 @@ def _numbers(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
     if name == "deadline_s":
         column = pc.fill_null(column, np.nan)
     _refuse_null(column, name, source)
-    merged = column.combine_chunks()
-    return pa.concat_arrays(merged.chunks) if isinstance(merged, pa.ChunkedArray) else merged
+    return one_chunk(column)
 
 
 def _refuse_null(column: pa.ChunkedArray, name: str, source: str) -> None:

@@ -38,7 +38,8 @@ class TraceMetadata(BaseModel):
     """Kept in the Parquet schema under "sageserve_testbed".
 
     `horizon_s` is the end of the covered time, no earlier than the last arrival. `seed` is that of the synthesis,
-    None for a recorded trace. `calendar` is None where the weekday of time 0 is not known.
+    None for a recorded trace. `calendar` is None where the weekday of time 0 is not known. `prefix_block_tokens` is the
+    size of the blocks that column `prefix_hashes` numbers, None where the trace has no such column.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +48,7 @@ class TraceMetadata(BaseModel):
     horizon_s: float = Field(ge=0, allow_inf_nan=False)
     seed: int | None = None
     calendar: Calendar | None = None
+    prefix_block_tokens: int | None = Field(default=None, ge=1)
     steps: tuple[TraceStep, ...] = ()
 
     def after(

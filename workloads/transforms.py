@@ -6,14 +6,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import JsonValue
 
+from workloads.derived import derived, shifted, with_column
 from workloads.lengths import clipped
+from workloads.optional_columns import SESSION_COLUMNS, lists
 from workloads.redraw import redrawn
 from workloads.seeds import generator
 from workloads.trace import TIME_DECIMALS, Trace
 from workloads.trace_checks import LABELS, NO_TENANT
-from workloads.trace_metadata import Calendar
+from workloads.trace_metadata import Calendar, TraceMetadata
 
 
 def cut(trace: Trace, from_s: float, to_s: float) -> Trace:
@@ -27,17 +30,17 @@ def cut(trace: Trace, from_s: float, to_s: float) -> Trace:
     arrival_s = trace.numbers("arrival_s")
     start, stop = np.searchsorted(arrival_s, [from_s, to_s], side="left").tolist()
     stop = len(trace) if to_s == trace.horizon_s else stop
-    table = trace.table.slice(start, stop - start)
-    table = _with(table, "arrival_s", np.round(arrival_s[start:stop] - from_s, TIME_DECIMALS))
-    table = _with(table, "deadline_s", np.round(trace.numbers("deadline_s")[start:stop] - from_s, TIME_DECIMALS))
-    calendar = trace.metadata.calendar
-    return _result(
-        trace,
-        table,
+    table = shifted(trace.table.slice(start, stop - start), -from_s)
+    return Trace(table=table, metadata=cut_metadata(trace.metadata, from_s, to_s), source="cut")
+
+
+def cut_metadata(metadata: TraceMetadata, from_s: float, to_s: float) -> TraceMetadata:
+    """What a trace says of itself once it has been cut."""
+    return metadata.after(
         "cut",
         {"from_s": from_s, "to_s": to_s},
         horizon_s=round(to_s - from_s, TIME_DECIMALS),
-        calendar=calendar.moved(from_s) if calendar else None,
+        calendar=metadata.calendar.moved(from_s) if metadata.calendar else None,
     )
 
 
@@ -62,48 +65,51 @@ def thin(trace: Trace, factor: float, seed: int, how: Literal["sample_tenants", 
     if not 0 < factor <= 1:
         raise ValueError(f"thin factor={factor}; must be above 0 and at most 1 (scale_rate goes beyond)")
     if how == "redraw":
-        table, dispersion = redrawn(trace, factor, seed)
-        kept: dict[str, JsonValue] = {"index_of_dispersion": dict(dispersion)}
+        table, kept = _redrawn(trace, factor, seed)
     elif how == "sample_tenants":
         table = trace.rows(_sampled_tenants(trace, factor, seed))
         kept = {"kept_share": len(table) / len(trace) if len(trace) else 0.0}
     else:
         raise ValueError(f"thin how={how!r}; must be 'sample_tenants' or 'redraw'")
-    return _result(trace, table, "thin", {"factor": factor, "seed": seed, "how": how, **kept})
+    return derived(trace, table, "thin", {"factor": factor, "seed": seed, "how": how, **kept})
 
 
 def scale_rate(trace: Trace, factor: float, seed: int) -> Trace:
     """`factor` times the requests per second: the rate's shape, lengths and index of dispersion stay.
 
-    Arrivals are drawn anew (see workloads.redraw), ids count from 0. Raises ValueError for a factor of 0 or less.
+    Arrivals are drawn anew (see workloads.redraw), ids count from 0. Sessions are dropped: new arrivals of a turn and
+    of the one before it have nothing to do with each other. Prompts keep the prefixes that they share.
+    Raises ValueError for a factor of 0 or less.
     """
     if not 0 < factor < float("inf"):
         raise ValueError(f"scale_rate factor={factor}; must be above 0 and finite")
-    table, dispersion = redrawn(trace, factor, seed)
-    parameters: dict[str, JsonValue] = {"factor": factor, "seed": seed, "index_of_dispersion": dict(dispersion)}
-    return _result(trace, table, "scale_rate", parameters)
+    table, kept = _redrawn(trace, factor, seed)
+    return derived(trace, table, "scale_rate", {"factor": factor, "seed": seed, **kept})
 
 
 def stretch_time(trace: Trace, factor: float) -> Trace:
-    """Every time, deadlines too, multiplied by `factor`; below 1 compresses, and so raises the rate by 1/factor.
+    """Every time (arrivals, deadlines, thinking, patience) multiplied by `factor`; below 1 raises the rate by 1/factor.
 
     Raises ValueError for a factor of 0 or less.
     """
     if not 0 < factor < float("inf"):
         raise ValueError(f"stretch_time factor={factor}; must be above 0 and finite")
-    table = _with(trace.table, "arrival_s", np.round(trace.numbers("arrival_s") * factor, TIME_DECIMALS))
-    table = _with(table, "deadline_s", np.round(trace.numbers("deadline_s") * factor, TIME_DECIMALS))
+    table = trace.table
+    for name in ("arrival_s", "deadline_s", "think_s", "cancel_after_s"):
+        if name in table.column_names:
+            table = with_column(table, name, np.round(trace.numbers(name) * factor, TIME_DECIMALS))
     calendar = trace.metadata.calendar
     if calendar is not None:
         calendar = Calendar(start_hour_of_week=calendar.start_hour_of_week, day_s=calendar.day_s * factor)
     # Rounded like the arrivals, so that the last of them cannot end up behind it.
     horizon_s = round(trace.horizon_s * factor, TIME_DECIMALS)
-    return _result(trace, table, "stretch_time", {"factor": factor}, horizon_s=horizon_s, calendar=calendar)
+    return derived(trace, table, "stretch_time", {"factor": factor}, horizon_s=horizon_s, calendar=calendar)
 
 
 def clip_lengths(trace: Trace, max_model_len: Mapping[str, int]) -> Trace:
     """Prompts (then outputs) cut so that both fit their model's `max_model_len`; models it does not name stay.
 
+    A cut prompt keeps its beginning, and so the prefixes that it shares.
     The step records the share of each model's requests that were cut. Raises ValueError for a limit below 2.
     """
     for name, limit in max_model_len.items():
@@ -117,16 +123,56 @@ def clip_lengths(trace: Trace, max_model_len: Mapping[str, int]) -> Trace:
             rows = model.rows(name)
             prompt[rows], output[rows], was_cut = clipped(prompt[rows], output[rows], max_model_len[name])
             shares[name] = round(float(was_cut.mean()), 6)
-    table = _with(_with(trace.table, "prompt_tokens", prompt), "output_tokens", output)
+    table = with_column(with_column(trace.table, "prompt_tokens", prompt), "output_tokens", output)
+    block_tokens = trace.metadata.prefix_block_tokens
+    if block_tokens is not None:
+        table = with_column(table, "prefix_hashes", _first_blocks(trace.prefix_hashes(), -(-prompt // block_tokens)))
     parameters: dict[str, JsonValue] = {"max_model_len": dict(max_model_len), "cut_share": shares}
-    return _result(trace, table, "clip_lengths", parameters)
+    return derived(trace, table, "clip_lengths", parameters)
+
+
+def jitter(trace: Trace, width_s: float, seed: int) -> Trace:
+    """Arrivals that a clock of coarse steps recorded, spread over the step: each moves later by 0..`width_s`, uniform.
+
+    The rows keep their order (the new times are sorted), so that turns of a session do. Deadlines move along.
+    Raises ValueError for a width of 0 or less.
+    """
+    if not 0 < width_s < float("inf"):
+        raise ValueError(f"jitter width_s={width_s}; must be above 0 and finite")
+    old_s = trace.numbers("arrival_s")
+    new_s = np.sort(old_s + generator(seed, "jitter").uniform(0.0, width_s, len(trace)))
+    new_s = np.maximum(np.round(new_s, TIME_DECIMALS), old_s)
+    table = with_column(trace.table, "arrival_s", new_s)
+    table = with_column(table, "deadline_s", np.round(trace.numbers("deadline_s") + (new_s - old_s), TIME_DECIMALS))
+    horizon_s = max(trace.horizon_s, float(new_s[-1]) if len(new_s) else 0.0)
+    return derived(trace, table, "jitter", {"width_s": width_s, "seed": seed}, horizon_s=horizon_s)
+
+
+def _redrawn(trace: Trace, factor: float, seed: int) -> tuple[pa.Table, dict[str, JsonValue]]:
+    table, dispersion = redrawn(trace, factor, seed)
+    lost = [name for name in SESSION_COLUMNS if name in table.column_names]
+    found: dict[str, JsonValue] = {"index_of_dispersion": dict(dispersion)}
+    if lost:
+        found["dropped_columns"] = list(lost)
+    return table.drop_columns(lost), found
+
+
+def _first_blocks(hashes: pa.ListArray, most: npt.NDArray[np.integer]) -> pa.ListArray:
+    """The first `most` (rows,) numbers of each list, or all where it is shorter."""
+    lengths = pc.list_value_length(hashes).to_numpy(zero_copy_only=False)
+    values = pc.list_flatten(hashes).to_numpy(zero_copy_only=False)
+    place = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return lists(values[place < np.repeat(most, lengths)], np.minimum(lengths, most))
 
 
 def _sampled_tenants(trace: Trace, factor: float, seed: int) -> npt.NDArray[np.bool_]:
     """Which rows belong to the tenants kept: within each stream in random order, as long as they bring it nearer."""
     tenant = trace.numbers("tenant")
     if (tenant == NO_TENANT).any():
-        raise ValueError("thin how='sample_tenants': the trace does not say whose the requests are; use how='redraw'")
+        raise ValueError(
+            "thin how='sample_tenants': the trace does not say whose all requests are; "
+            "use how='redraw' (--keep dispersion)"
+        )
     key = tenant.astype(np.int64)
     stream = np.zeros(len(trace), dtype=np.int64)
     for name in LABELS:
@@ -146,26 +192,3 @@ def _sampled_tenants(trace: Trace, factor: float, seed: int) -> npt.NDArray[np.b
                 kept[client] = True
                 owed -= float(sizes[client])
     return np.asarray(kept[client_of_row], dtype=np.bool_)
-
-
-def _with(table: pa.Table, name: str, values: npt.NDArray[np.generic]) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, pa.array(values))
-
-
-def _result(
-    trace: Trace,
-    table: pa.Table,
-    step: str,
-    parameters: dict[str, JsonValue],
-    *,
-    horizon_s: float | None = None,
-    calendar: Calendar | None = None,
-) -> Trace:
-    """A trace of `table`, with the horizon and calendar of `trace` where no others are given."""
-    metadata = trace.metadata.after(
-        step,
-        parameters,
-        horizon_s=trace.horizon_s if horizon_s is None else horizon_s,
-        calendar=calendar or trace.metadata.calendar,
-    )
-    return Trace(table=table, metadata=metadata, source=step)

@@ -16,16 +16,12 @@ from profiler.journal import Journal
 from profiler.model_shapes import LLAMA_3_1_8B
 from profiler.plan import MeasurementPlan
 from profiler.points import ServerLimits
-from profiler.profile import ServerProfile
-from profiler.profile_parts import KvCache, StepSample
+from profiler.profile_parts import StepSample
 from profiler.progress import unheard
 from profiler.session import Session
 from profiler.step_time import StepTimeModel
-from testbed.emulated_server import EmulatedServer
-from testbed.server import ServerSpec
+from testbed.emulated_target import EmulatedAnswer, EmulatedTarget
 from testbed.virtual_time import VirtualTimeLoop
-from workloads.clock import RunClock
-from workloads.request import Request, Tier
 
 TRUTH = StepTimeModel(
     overhead_s=7e-3,
@@ -39,74 +35,20 @@ REQUEST_OVERHEAD_S = 3e-3
 LIMITS = ServerLimits(max_num_seqs=64, max_num_batched_tokens=2048, max_model_len=8192, kv_tokens=128_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    sent_s: float
-    token_times_s: tuple[float, ...]
-    error: str | None = None
+class WatchedTarget(EmulatedTarget):
+    """Keeps every prompt; one of more than `broken_over_tokens` is not answered."""
 
-
-class EmulatedTarget:
-    """What `CompletionClient` is to a real server. Every answer is `REQUEST_OVERHEAD_S` longer on its way."""
-
-    def __init__(self, step_time: Any = TRUTH, limits: ServerLimits = LIMITS) -> None:
+    def __init__(self, step_time: Any, broken_over_tokens: int) -> None:
+        profile = analytical_profile(LLAMA_3_1_8B, H100, 1).model_copy(update={"step_time": step_time})
+        super().__init__(profile, LIMITS, REQUEST_OVERHEAD_S)
         self.prompts: list[tuple[int, ...]] = []
-        self.broken_over_tokens = 10**9
-        self.clock = RunClock()
-        profile = profile_of(limits).model_copy(update={"step_time": step_time})
-        spec = ServerSpec(
-            model="m",
-            region="r",
-            gpu_type="h100",
-            gpus=1,
-            max_model_len=limits.max_model_len,
-            max_num_seqs=limits.max_num_seqs,
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-        )
-        self._server = EmulatedServer(
-            spec,
-            "s",
-            profile=profile,
-            clock=self.clock,
-            on_change=lambda *_: None,
-            start_s=0,
-            stop_s=0,
-            step_by_step=True,
-        )
+        self._broken_over_tokens = broken_over_tokens
 
-    async def start(self) -> "EmulatedTarget":
-        await self._server.start()
-        return self
-
-    async def complete(
-        self, prompt_token_ids: Sequence[int], max_tokens: int, *, request_id: str, priority: int | None = None
-    ) -> Answer:
-        sent_s = self.clock.now_s()
+    async def complete(self, prompt_token_ids: Sequence[int], max_tokens: int, **options: Any) -> EmulatedAnswer:
         self.prompts.append(tuple(prompt_token_ids))
-        if len(prompt_token_ids) > self.broken_over_tokens:
-            return Answer(sent_s, (), "out of memory")
-        request = Request(
-            request_id=len(self.prompts),
-            arrival_s=max(0.0, sent_s),
-            model="m",
-            region="r",
-            tier=Tier.IW_N,
-            prompt_tokens=len(prompt_token_ids),
-            output_tokens=max_tokens,
-        )
-        times: list[float] = []
-        async for new in self._server.stream(request):
-            times += [self.clock.now_s() + REQUEST_OVERHEAD_S] * new
-        await asyncio.sleep(REQUEST_OVERHEAD_S)
-        return Answer(sent_s, tuple(times))
-
-
-def profile_of(limits: ServerLimits = LIMITS) -> ServerProfile:
-    profile = analytical_profile(LLAMA_3_1_8B, H100, 1)
-    blocks = limits.kv_tokens // 16
-    return profile.model_copy(
-        update={"kv_cache": KvCache(num_gpu_blocks=blocks, block_size=16, max_tokens=blocks * 16)}
-    )
+        if len(prompt_token_ids) > self._broken_over_tokens:
+            return EmulatedAnswer(self.clock.now_s(), (), "out of memory")
+        return await super().complete(prompt_token_ids, max_tokens, **options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +83,7 @@ def on_emulated(tmp_path: Path) -> Callable[..., Any]:
     """Run `work(target, session)` against an emulated server in virtual time, with a journal in `tmp_path`."""
 
     def run(
-        work: Callable[[EmulatedTarget, Session], Awaitable[Any]],
+        work: Callable[[WatchedTarget, Session], Awaitable[Any]],
         *,
         plan: MeasurementPlan | None = None,
         step_time: Any = TRUTH,
@@ -149,8 +91,7 @@ def on_emulated(tmp_path: Path) -> Callable[..., Any]:
         broken_over_tokens: int = 10**9,
     ) -> Any:
         async def main() -> Any:
-            target = EmulatedTarget(step_time)
-            target.broken_over_tokens = broken_over_tokens
+            target = WatchedTarget(step_time, broken_over_tokens)
             await target.start()
             kept = Journal(tmp_path / journal, {"server": "emulated"})
             with kept.writing():
@@ -175,7 +116,7 @@ def on_emulated(tmp_path: Path) -> Callable[..., Any]:
 def measured(on_emulated: Callable[..., Any]) -> Callable[..., Outcome]:
     """Measure the iterations of an emulated server from first to last."""
 
-    async def work(target: EmulatedTarget, session: Session) -> Outcome:
+    async def work(target: WatchedTarget, session: Session) -> Outcome:
         iterations = Iterations(session)
         fit = await iterations.measure()
         return Outcome(

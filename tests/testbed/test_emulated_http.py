@@ -74,7 +74,10 @@ async def get(url: str) -> tuple[int, str]:
 
 async def test_the_client_sees_every_token_when_it_came_out() -> None:
     server = ScriptedServer((1, 1, 3), gap_s=0.05)
-    async with behind_http(server) as url, CompletionClient(url, "m", RunClock().now_s, 5.0) as client:
+    async with (
+        behind_http(server) as url,
+        CompletionClient(url, "m", RunClock().now_s, 5.0, token_times=True) as client,
+    ):
         result = await client.complete([5, 6, 7], 5, request_id="a", priority=4)
     assert result.error is None
     assert (result.output_tokens, result.finish_reason) == (5, "length")

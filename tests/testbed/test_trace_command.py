@@ -50,7 +50,7 @@ def test_a_trace_of_a_scenario_is_what_the_scenario_replays(trace_command: Comma
 
 def test_a_workload_file_and_overrides_say_what_is_made(trace_command: Command) -> None:
     Path("w.yaml").write_text("mean_requests_per_s: 0.05\nhorizon_h: 100\nregions: {north: {share: 1.0}}\n")
-    assert trace_command("make", "w.yaml", "--seed", "1", "-o", "t.parquet", "--set", "horizon_h=6")[0] == 0
+    assert trace_command("make", "--params", "w.yaml", "--seed", "1", "-o", "t.parquet", "--set", "horizon_h=6")[0] == 0
     trace = Trace.read("t.parquet")
     assert trace.horizon_s == 6 * 3600
     assert trace.labels("region").names == ("north",)
@@ -64,12 +64,50 @@ def test_a_description_tells_counts_and_why_a_statistic_cannot_be_had(trace_comm
     assert "- (" in told
 
 
+def test_a_description_ends_with_the_verdict_on_every_target(trace_command: Command) -> None:
+    trace_command("make", "--seed", "3", "-o", "t.parquet", *SMALL)
+    _, told, _ = trace_command("describe", "t.parquet")
+    for number in ("1 ", "3a", "6b", "12b"):
+        assert f"\n{number}" in told
+    assert "not applicable" in told
+    assert "* the two weeks from its Monday on, drawn from the same workload and seed at 0.05" in told
+    assert told.splitlines()[-1].startswith("targets: ")
+
+
+def test_a_preset_can_be_listed_printed_changed_and_made(trace_command: Command) -> None:
+    _, told, _ = trace_command("presets")
+    assert "sageserve-day" in told
+    _, told, _ = trace_command("presets", "burst")
+    assert told.startswith("# Six hours")
+    Path("mine.yaml").write_text(told)
+    quick = ["--set", "horizon_h=0.5", "--seed", "1"]
+    trace_command("make", "burst", "-o", "preset.parquet", *quick)
+    trace_command("make", "--params", "mine.yaml", "-o", "file.parquet", *quick)
+    assert Trace.read("preset.parquet").digest() == Trace.read("file.parquet").digest()
+
+
+def test_a_trace_can_be_learned_and_made_again(trace_command: Command) -> None:
+    trace_command("make", "--seed", "3", "-o", "t.parquet", "--set", "horizon_h=6", "--set", "mean_requests_per_s=0.1")
+    code, told, err = trace_command("fit", "t.parquet", "-o", "learned.yaml")
+    assert (code, err) == (0, "")
+    assert "the trace does not cover every hour of a day" in told
+    assert Path("learned.yaml").read_text().startswith("# Learned from t.parquet, digest ")
+    assert trace_command("make", "--params", "learned.yaml", "--seed", "4", "-o", "again.parquet")[0] == 0
+    first, second = Trace.read("t.parquet"), Trace.read("again.parquet")
+    assert second.horizon_s == first.horizon_s
+    assert 0.7 < len(second) / len(first) < 1.4
+
+
 FAULTS = [
     (["make", "--seed", "1", "-o", "there.yaml"], "--out there.yaml exists already; name a file that does not"),
-    (["make", "there.yaml", "--scenario", "quickstart", "--seed", "1", "-o", "t"], "give either a workload file or"),
-    (["make", "nowhere.yaml", "--seed", "1", "-o", "t"], "no workload file nowhere.yaml"),
-    (["make", ".", "--seed", "1", "-o", "t"], ".: not a readable YAML file"),
-    (["make", "there.yaml", "--seed", "1", "-o", "t"], "there.yaml: holds list, wanted a mapping"),
+    (["make", "chat", "--scenario", "quickstart", "--seed", "1", "-o", "t"], "give only one of a preset, --params and"),
+    (["make", "chet", "--seed", "1", "-o", "t"], "no preset 'chet'; did you mean 'chat'?"),
+    (["make", "there.yaml", "--seed", "1", "-o", "t"], "no preset 'there.yaml'; a file of your own goes to --params"),
+    (["make", "--params", "nowhere.yaml", "--seed", "1", "-o", "t"], "no workload file nowhere.yaml"),
+    (["make", "--params", ".", "--seed", "1", "-o", "t"], ".: not a readable YAML file"),
+    (["make", "--params", "there.yaml", "--seed", "1", "-o", "t"], "there.yaml: holds list, wanted a mapping"),
+    (["presets", "chet"], "no preset 'chet'; did you mean 'chat'?"),
+    (["fit", "nowhere.parquet", "-o", "t"], "no trace nowhere.parquet; make one with `testbed trace make`"),
     (["make", "--seed", "1", "-o", "t", "--set", "horizn_h=1"], "unknown key 'horizn_h'; did you mean 'horizon_h'?"),
     (["make", "--seed", "1", "-o", "t", "--set", "horizon_h=-1"], "horizon_h: Input should be greater than 0"),
     (["describe", "nowhere.parquet"], "no trace nowhere.parquet; make one with `testbed trace make`"),

@@ -67,7 +67,7 @@ async def ask(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]], max_tokens: int, timeout_s: float = 5.0
 ) -> StreamResult:
     clock = asyncio.get_running_loop().time
-    async with served(handler) as url, CompletionClient(url, "m", clock, timeout_s) as client:
+    async with served(handler) as url, CompletionClient(url, "m", clock, timeout_s, token_times=True) as client:
         return await client.complete([5, 6, 7], max_tokens, request_id="r1")
 
 

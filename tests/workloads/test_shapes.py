@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from workloads.shapes import LoadShape, bursts, random_level, weekly_curve
+from workloads.shapes import LoadShape, Regime, bursts, random_level, regime_level, weekly_curve
 
 MINUTES = (np.arange(7 * 1440) + 0.5) / 60
 
@@ -64,3 +64,37 @@ def test_no_bursts_and_no_level_mean_an_even_day():
 def test_burst_factors_the_wrong_way_round_are_refused():
     with pytest.raises(ValidationError, match="swap"):
         LoadShape(burst_factor_low=5, burst_factor_high=4)
+
+
+def test_measured_hours_and_weekdays_replace_the_idealised_ones():
+    by_hour = tuple(1.0 + hour % 5 for hour in range(24))
+    shape = LoadShape(by_hour=by_hour, by_weekday=(1, 1, 2, 1, 1, 0.5, 0.1), weekend_ramp_h=0)
+    middles = np.arange(168) + 0.5
+    curve = weekly_curve(shape, middles).reshape(7, 24)
+    assert curve[0] == pytest.approx(by_hour)
+    assert curve[2] == pytest.approx(2 * curve[0])
+    assert curve[6] == pytest.approx(0.1 * curve[0])
+
+
+def test_a_regime_stays_for_hours_and_then_jumps():
+    regime = Regime(sd=0.6, mean_h=6.0)
+    days = np.concatenate([regime_level(regime, 1, "m", day) for day in range(300)])
+    jumps = int((np.diff(days) != 0).sum())
+    assert 300 * 24 / jumps == pytest.approx(6.0, rel=0.1)
+    assert days.mean() == pytest.approx(1.0, abs=0.06)
+    assert np.log(days).std() == pytest.approx(0.6, rel=0.1)
+
+
+def test_a_day_begins_at_the_level_of_its_eve_whichever_is_drawn_first():
+    regime = Regime(sd=0.6, mean_h=30.0)
+    later, earlier = regime_level(regime, 2, "n", 41), regime_level(regime, 2, "n", 40)
+    jumps_at_midnight = [
+        regime_level(regime, 2, "n", day)[0] != regime_level(regime, 2, "n", day - 1)[-1] for day in range(40)
+    ]
+    assert later[0] == earlier[-1]
+    assert sum(jumps_at_midnight) <= 1  # one in 1440 minutes is a midnight
+
+
+def test_a_rhythm_without_any_rate_is_refused():
+    with pytest.raises(ValidationError, match="by_hour is all 0"):
+        LoadShape(by_hour=(0.0,) * 24)

@@ -149,6 +149,26 @@ def test_a_single_stream_has_the_gaps_asked_for(cv):
     assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.05)
 
 
+def test_a_step_may_touch_only_a_part_of_a_model():
+    step = {"model": "llama-3.1-8b", "at_h": 12, "factor": 3, "part": "interactive"}
+    workload = _day(mean_requests_per_s=1, models={"llama-3.1-8b": {}}, level_steps=(step,), interactive=FLAT, niw=FLAT)
+    trace = synthesise(workload, 12)
+    late = trace.numbers("arrival_s") >= 12 * 3600
+    interactive = trace.interactive
+    assert (late & interactive).sum() / (~late & interactive).sum() == pytest.approx(3, rel=0.1)
+    assert (late & ~interactive).sum() / (~late & ~interactive).sum() == pytest.approx(1, rel=0.1)
+
+
+def test_niw_may_ask_for_other_models():
+    models = {"llama-3.1-8b": {"share": 1, "niw_share": 0}, "llama-3.2-3b": {"share": 1, "niw_share": 1}}
+    trace = synthesise(_day(shares_of="requests", models=models, interactive=FLAT, niw=FLAT), 14)
+    niw = ~trace.interactive
+    small = trace.labels("model").rows("llama-3.2-3b")
+    assert small[niw].all()
+    assert small[~niw].mean() == pytest.approx(0.5, abs=0.05)
+    assert niw.mean() == pytest.approx(0.25, abs=0.05)
+
+
 def test_requests_fit_the_context_of_their_model_and_the_cap(week):
     described = describe(week)
     for name, limit in (("llama-2-70b", 4096), ("bloom-176b", 2048), ("llama-3.1-8b", 32768), ("llama-3.2-3b", 32768)):
@@ -230,6 +250,7 @@ def test_a_built_in_model_may_leave_out_what_is_built_in():
         ({"models": {"llama-2-70b": {"region_shares": {"mars": 1}}}}, "no region 'mars'; have west, central, east"),
         ({"models": {"llama-2-70b": {"region_shares": {"east": 0}}}}, "adds up to 0"),
         ({"level_steps": [{"model": "x", "at_h": 1, "factor": 2}]}, "level_steps: no model 'x'"),
+        ({"models": {"llama-2-70b": {"niw_share": 0}}}, "niw_share is 0 for all"),
         ({"interarrival_cv": {"IW-F": 1, "IW-N": 1}}, "interarrival_cv.NIW=None; every tier needs one"),
     ],
 )

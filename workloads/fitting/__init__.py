@@ -1,0 +1,1 @@
+"""Learning the numbers of a synthetic workload from a trace."""

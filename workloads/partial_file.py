@@ -1,0 +1,16 @@
+"""A file that is there whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, renamed to `path` when the block ends well and removed when it does not."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
