@@ -31,6 +31,7 @@ check: $(VENV)/.dev  ## style, types, layers
 bench: $(VENV)/.dev  ## speed and precision of the load generator, the profiler, traces: ratios within one run
 	$(BIN)/python -m benchmarks.profiling
 	$(BIN)/python -m benchmarks.trace_io
+	$(BIN)/python -m benchmarks.synthesis
 	$(BIN)/python -m benchmarks.load
 
 lock: $(VENV)/.dev  ## write the versions that are installed now as the constraints
