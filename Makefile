@@ -16,7 +16,7 @@ help:  ## what there is to make
 demo: $(VENV)/.runtime  ## a day of four models in three regions, in virtual time
 	$(BIN)/testbed run quickstart
 
-test: $(VENV)/.vllm  ## every tier, real vLLM servers on the CPU too; what needs a GPU skips itself
+test: $(VENV)/.vllm $(VENV)/.consumers  ## every tier, real vLLM servers on the CPU too; what needs a GPU skips itself
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.dev  ## the default tier: no vLLM, no GPU
@@ -50,6 +50,11 @@ $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(OURS) --editable ".[dev]"
+	touch $@
+
+# Other simulators, to load what is exported to them. A test skips itself where one is missing.
+$(VENV)/.consumers: $(VENV)/.dev
+	$(OURS) --editable ".[consumers]"
 	touch $@
 
 # vLLM's CPU build with its dependencies as pinned. Bytecode is compiled once: without it every server takes twice as
