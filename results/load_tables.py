@@ -34,11 +34,17 @@ def load_tables(profile: ServerProfile) -> tuple[TextTable, ...]:
             title="Under load: rates",
             columns=(
                 *("load", "tokens", "completed", "failed", "requests/s", "prompt tokens/s", "output tokens/s"),
-                *("goodput/s", "within SLO", "W", "J/token", "J/output token"),
+                *("goodput/s", "within SLO"),
             ),
             rows=tuple(_rates(point) for point in points),
             lead="Loads: closed loops of so many requests at once, and open ones with so many arrivals per second.",
             notes=(f"Goodput: requests/s within {'; '.join(slos)}.",) if slos else (),
+        ),
+        TextTable(
+            title="Under load: energy",
+            columns=("load", "tokens", "W", "J/token", "J/output token"),
+            rows=tuple(_energy(point) for point in points if point.energy is not None),
+            lead="" if any(point.energy is not None for point in points) else f"{NOT_MEASURED.capitalize()}.",
         ),
     )
 
@@ -140,9 +146,15 @@ def _rates(point: LoadPoint) -> tuple[str, ...]:
         three_figures(point.output_tokens_per_s),
         figures(point.goodput_per_s),
         NOT_MEASURED if attainment is None else percent(attainment),
-        figures(point.energy.mean_w if point.energy else None),
-        figures(joules_per_token(point)),
-        figures(joules_per_output_token(point)),
+    )
+
+
+def _energy(point: LoadPoint) -> tuple[str, ...]:
+    values = (point.energy.mean_w if point.energy else None, joules_per_token(point), joules_per_output_token(point))
+    return (
+        load_name(point),
+        _lengths(point),
+        *(NOT_MEASURED if value is None else three_figures(value) for value in values),
     )
 
 

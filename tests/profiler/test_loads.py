@@ -83,6 +83,11 @@ def test_an_open_loop_sends_on_time_whatever_becomes_of_its_requests(on_emulated
     assert fast.point.ttft_s.p95 > 3 * slow.point.ttft_s.p95
 
 
+def test_the_rate_of_an_open_loop_is_the_one_asked_for(on_emulated: Callable[..., Any]) -> None:
+    rows = opened(on_emulated, 5.0, requests=60).rows
+    assert (len(rows) - 1) / (rows[-1].sent_s - rows[0].sent_s) == pytest.approx(5.0, rel=1e-3)
+
+
 def test_lengths_of_an_open_loop_scatter_as_asked(on_emulated: Callable[..., Any]) -> None:
     lengths = [row.prompt_tokens for row in opened(on_emulated, 20.0, cv=1.0, requests=300).rows]
     mean = sum(lengths) / len(lengths)

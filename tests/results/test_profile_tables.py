@@ -123,7 +123,7 @@ def test_energy_per_token_is_power_over_tokens_and_not_energy_over_another_windo
     (table,) = [
         table
         for table in profile_tables(with_update(measured_profile, points=(metered,)))
-        if table.title == "Under load: rates"
+        if table.title == "Under load: energy"
     ]
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["W"], row["J/token"], row["J/output token"]) == ("300", "0.234", "1.17")
