@@ -1,5 +1,6 @@
 """Samples of iterations: warm-up, a first grid, refinement where the fit errs most, and points held out of it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -38,7 +39,7 @@ class Iterations:
         recorded = list(session.journal.of("sample"))
         self.samples = [StepSample.model_validate(entry["sample"]) for entry in recorded]
         self._cost_s: dict[str, float] = {entry["sample"]["point"]: entry["cost_s"] for entry in recorded}
-        self._prefill_tokens_per_s = 1e3
+        self._prefill_tokens_per_s = math.inf  # nothing is known yet
         self._warm: set[str] = set()
         self._faults: dict[str, int] = {}
 
@@ -106,7 +107,7 @@ class Iterations:
         for point in sorted(wanted, key=lambda point: point.prefill_tokens()):
             if str(point) in self._warm:
                 continue
-            if done and (wanted[point] + 1) * self._estimated_s(point) > self._session.left_s(until):
+            if (wanted[point] + 1) * self._estimated_s(point) > self._session.left_s(until):
                 self._leave_out(point, wanted)
                 continue
             self._session.say(phase, f"{point}, first time")
@@ -119,10 +120,13 @@ class Iterations:
             took_s = self._session.now_s() - began_s
             self._warm.add(str(point))
             self._cost_s.setdefault(str(point), took_s)
-            self._prefill_tokens_per_s = max(self._prefill_tokens_per_s, point.prefill_tokens() / took_s)
-        while len(wanted) > _FEWEST_POINTS and self._together_s(wanted) > self._session.left_s(until):
-            self._leave_out(max(wanted, key=self._estimated_s), wanted)
+            rate = point.prefill_tokens() / took_s
+            known = self._prefill_tokens_per_s
+            self._prefill_tokens_per_s = rate if known == math.inf else max(known, rate)
         for turn in range(max(wanted.values(), default=0)):
+            # After the first turn: a repeat whose context is cached may cost much less than the first time did.
+            while turn and len(wanted) > _FEWEST_POINTS and self._to_come_s(wanted, turn) > self._session.left_s(until):
+                self._leave_out(max(wanted, key=self._estimated_s), wanted)
             due = [point for point, repeats in wanted.items() if self._repeats().get(str(point), 0) <= turn < repeats]
             order = np.random.default_rng([self._plan.seed, len(self.samples)]).permutation(len(due))
             for position, index in enumerate(order):
@@ -131,8 +135,8 @@ class Iterations:
                 if not await self._tried(point, self._repeats().get(str(point), 0), held_out):
                     del wanted[point]
 
-    def _together_s(self, wanted: Mapping[StepPoint, int]) -> float:
-        return sum(repeats * self._estimated_s(point) for point, repeats in wanted.items())
+    def _to_come_s(self, wanted: Mapping[StepPoint, int], turn: int) -> float:
+        return sum(max(0, repeats - turn) * self._estimated_s(point) for point, repeats in wanted.items())
 
     async def _tried(self, point: StepPoint, repeat: int | None, held_out: bool) -> bool:
         """Measure once; whether to go on with this point. A repeat of None is not kept."""
@@ -144,6 +148,7 @@ class Iterations:
             faults = self._faults[str(point)] = self._faults.get(str(point), 0) + 1
             if faults < _MOST_FAULTS:
                 return True  # it may have been the machine
+            await session.require_answers()
             kept = self._repeats().get(str(point), 0)
             session.note(f"left out: {point}: {error}" if not kept else f"only {kept} repeats of {point}: {error}")
             return False
@@ -162,15 +167,14 @@ class Iterations:
     def _leave_out(self, point: StepPoint, wanted: dict[StepPoint, int]) -> None:
         """No more of this point; noted unless it was measured before and more repeats were wanted."""
         del wanted[point]
-        if self._repeats().get(str(point), 0) < self._plan.repeats:
-            cost_s = self._estimated_s(point)
-            self._session.note(
-                f"left out: {point}: at about {cost_s:.1f} s a repeat the time was too short; raise the budget"
-            )
+        repeats, cost_s = self._repeats().get(str(point), 0), self._estimated_s(point)
+        if repeats < self._plan.repeats:
+            what = f"only {repeats} repeats of {point}" if repeats else f"left out: {point}"
+            self._session.skip(f"{what}: the time was too short for {cost_s:.1f} s each; give it more budget")
 
     def _given_up(self, point: StepPoint) -> bool:
         return self._faults.get(str(point), 0) >= _MOST_FAULTS or any(
-            note.startswith(f"left out: {point}:") for note in self._session.notes
+            entry["note"].startswith(f"left out: {point}:") for entry in self._session.journal.of("note")
         )
 
     def _repeats(self) -> dict[str, int]:

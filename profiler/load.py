@@ -14,9 +14,6 @@ from profiler.target import MeasurementError, Target, TokenStream
 
 Array = npt.NDArray[np.float64]
 
-# Of an open loop this share of the arrivals fills the server and is not counted.
-FILLING = 0.2
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRow:
@@ -77,8 +74,10 @@ async def run_closed_loop(
             group.create_task(keep_one_in_flight())
     streams.sort(key=lambda stream: stream.sent_s)
     good = [stream for stream in streams if stream.error is None]
-    firsts = sorted(stream.token_times_s[0] for stream in good)
-    from_s = firsts[min(loop.concurrency, len(firsts)) - 1] if firsts else 0.0
+    # The first of each slot, for they are sent at once.
+    from_s = max(
+        (stream.token_times_s[0] for stream in streams[: loop.concurrency] if stream.error is None), default=0.0
+    )
     # When the last request was sent, every slot was busy; the next to end leaves one empty.
     last_sent_s = streams[-1].sent_s
     until_s = min((s.token_times_s[-1] for s in good if s.token_times_s[-1] > last_sent_s), default=last_sent_s)
@@ -97,7 +96,7 @@ async def run_open_loop(
 ) -> Load:
     """Send requests at the times of a Poisson process, whatever becomes of them, and wait for all.
 
-    Requests of the first fifth are sent and not counted. Raises MeasurementError when every one failed.
+    Requests of the first `filling_s` are sent and not counted. Raises MeasurementError when every one failed.
     """
     # The same arrivals and lengths at every rate, only closer together: rates differ by nothing else. A few hundred
     # gaps are off their mean by several per cent, so they are scaled: the rate is the one that was asked for.
@@ -122,7 +121,7 @@ async def run_open_loop(
             await asyncio.sleep(max(0.0, at_s - now_s()))
             tasks.append(group.create_task(target.complete(ids, output, request_id=prompts.request_id())))
     streams = [task.result() for task in tasks]
-    from_s = due_s[int(FILLING * len(due_s))]
+    from_s = due_s[0] + loop.filling_s
     return _load(str(loop), streams, lengths, from_s, due_s[-1], slo, requests_per_s=loop.requests_per_s)
 
 

@@ -17,9 +17,13 @@ from profiler.target import MeasurementError
 from profiler.theta_search import search_theta
 
 _IDLE_S = 4.0
-# Requests of an open loop: this many seconds of them, within bounds.
-_OPEN_LOOP_S = 20.0
-_FEWEST_REQUESTS, _MOST_REQUESTS = 60, 400
+# An open loop is counted for so many seconds, and so many requests at least, after the server has filled: requests
+# have come and gone for twice as long as one takes.
+_OPEN_LOOP_S = 15.0
+_FEWEST_REQUESTS = 60
+_FILLING_E2E = 2.0
+# What a load of its own should last for NVML to tell its energy.
+_POWER_S = 5.0
 # The first rate tried, as a share of the best that a closed loop completed.
 _FIRST_TRY = 0.7
 _POWER_PROMPT_TOKENS, _POWER_OUTPUT_TOKENS = 2048, 256
@@ -50,11 +54,12 @@ class Loads:
                 requests=max(12, 4 * concurrency),
             )
             if loads and not self._known(loop) and _closed_loop_s(loop, step_time) > session.left_s(UNTIL_LOADS):
-                session.note(f"left out: {loop}: the time was too short; raise the budget")
+                session.skip(f"left out: {loop}: the time was too short; give it more budget")
                 break
             try:
                 loads.append(await self._load(loop))
             except MeasurementError as error:
+                await session.require_answers()
                 session.note(f"left out: {error}")
                 break
             concurrency *= 4
@@ -69,14 +74,18 @@ class Loads:
         if not most_per_s:
             return None
 
+        filling_s = _FILLING_E2E * max(load.point.e2e_s.mean for load in closed if load.point.e2e_s is not None)
+
         async def try_rate(requests_per_s: float) -> LoadPoint | None:
+            counted = max(_FEWEST_REQUESTS, math.ceil(_OPEN_LOOP_S * requests_per_s))
             loop = OpenLoop(
                 requests_per_s=float(f"{requests_per_s:.4g}"),
                 prompt_tokens=mix.prompt_tokens,
                 output_tokens=mix.output_tokens,
                 prompt_cv=mix.prompt_cv,
                 output_cv=mix.output_cv,
-                requests=min(_MOST_REQUESTS, max(_FEWEST_REQUESTS, math.ceil(_OPEN_LOOP_S * requests_per_s))),
+                requests=counted + math.ceil(filling_s * requests_per_s),
+                filling_s=filling_s,
             )
             if not self._known(loop) and 1.3 * loop.requests / requests_per_s > session.left_s(UNTIL_THETA):
                 return None
@@ -85,10 +94,11 @@ class Loads:
         try:
             best, missed = await search_theta(try_rate, _FIRST_TRY * most_per_s, slo, session.plan.theta_tries)
         except MeasurementError as error:
-            session.note(f"theta was not measured: {error}")
+            await session.require_answers()
+            session.skip(f"theta was not measured: {error}")
             return None
         if best is None or best.requests_per_s is None or best.e2e_s is None:
-            session.note(
+            session.skip(
                 f"theta was not measured: {'the time was too short' if missed is None else 'no rate kept the SLO'}"
             )
             return None
@@ -104,7 +114,7 @@ class Loads:
             n=best.e2e_s.n,
         )
 
-    async def power(self, closed: list[Load]) -> Power | None:
+    async def power(self, closed: list[Load], step_time: StepTimeModel) -> Power | None:
         """Watts idle, while only prompts are computed, and while only answers are; None without a meter."""
         meter, session = self._meter, self._session
         if meter is None:
@@ -118,20 +128,29 @@ class Loads:
             idle = next(session.journal.of("idle"))
         widest = max((load.point.concurrency or 1 for load in closed), default=1)
         prompt_tokens = min(_POWER_PROMPT_TOKENS, session.limits.longest_prompt - 1)
+        output_tokens = min(_POWER_OUTPUT_TOKENS, session.limits.max_model_len - 16)
+        prefill_s = step_time.step_s(prompt_tokens, prefill_pairs(prompt_tokens), 0, 0)
+        wave_s = output_tokens * step_time.step_s(0, 0, widest, widest * output_tokens / 2)
         try:
             prefill = await self._load(
-                ClosedLoop(concurrency=min(4, widest), prompt_tokens=prompt_tokens, output_tokens=1, requests=64)
+                ClosedLoop(
+                    concurrency=min(4, widest),
+                    prompt_tokens=prompt_tokens,
+                    output_tokens=1,
+                    requests=max(16, math.ceil(_POWER_S / prefill_s)),
+                )
             )
             decode = await self._load(
                 ClosedLoop(
                     concurrency=widest,
                     prompt_tokens=16,
-                    output_tokens=min(_POWER_OUTPUT_TOKENS, session.limits.max_model_len - 16),
-                    requests=max(8, 2 * widest),
+                    output_tokens=output_tokens,
+                    requests=widest * max(2, math.ceil(_POWER_S / wave_s)),
                 )
             )
         except MeasurementError as error:
-            session.note(f"power under load was not measured: {error}")
+            await session.require_answers()
+            session.skip(f"power under load was not measured: {error}")
             return Power(idle_w=idle["watts"], limit_w=meter.limit_w())
         peaks = [load.point.energy.max_w for load in self.recorded() if load.point.energy is not None]
         return Power(

@@ -37,6 +37,7 @@ class Subject:
     config_sha256: str | None = None
     driver: str | None = None
     date: str | None = None
+    assumptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ async def measure_server(
         fit = await iterations.measure()
         closed = await loads.closed_loops(fit.step_time)
         theta = await loads.theta(closed)
-        power = await loads.power(closed)
+        power = await loads.power(closed, fit.step_time)
     recorded = loads.recorded()
     return Measured(
         profile=ServerProfile(
@@ -169,5 +170,6 @@ def _provenance(
         driver=subject.driver,
         weights=subject.weights,
         n=len(samples),
+        assumptions=subject.assumptions,
         notes=(*notes, *((f"enable_prefix_caching={caching}",) if caching else ())),
     )

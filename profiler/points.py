@@ -75,7 +75,7 @@ class DecodePoint:
     def output_tokens(self, limits: ServerLimits) -> int:
         """Long enough that the sequences run together for `DECODE_STEPS`, though they start one after the other."""
         prefill_steps = -(-self.decode_seqs * self.context_tokens // limits.max_num_batched_tokens)
-        return DECODE_STEPS + max(self.decode_seqs, prefill_steps) + 2
+        return DECODE_STEPS + max(self.decode_seqs // 4, prefill_steps) + 2
 
     def fits(self, limits: ServerLimits) -> bool:
         return min(self.decode_seqs, self.context_tokens) >= 1 and limits.hold(
@@ -150,7 +150,10 @@ class ClosedLoop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLoop:
-    """`requests` requests that arrive as a Poisson process; lengths are means, gamma-distributed with these CVs."""
+    """`requests` requests that arrive as a Poisson process; lengths are means, gamma-distributed with these CVs.
+
+    Those of the first `filling_s` seconds fill the server and are not counted.
+    """
 
     requests_per_s: float
     prompt_tokens: float
@@ -158,6 +161,7 @@ class OpenLoop:
     prompt_cv: float
     output_cv: float
     requests: int
+    filling_s: float
 
     def __str__(self) -> str:
         return f"open loop {self.requests_per_s:.4g}/s x ({self.prompt_tokens:g} + {self.output_tokens:g})"

@@ -1,5 +1,6 @@
 """What all phases of a measurement share: the server, the plan, the journal, and the time that is left."""
 
+import secrets
 from collections.abc import Callable
 
 from profiler.journal import Journal
@@ -7,14 +8,16 @@ from profiler.plan import MeasurementPlan
 from profiler.points import ServerLimits
 from profiler.progress import Progress, Tell
 from profiler.random_prompts import RandomPrompts
-from profiler.target import Target
+from profiler.target import MeasurementError, Target
+
+_PROBE_TOKENS = 16
 
 
 class Session:
     """One server, measured from `started_s` on, in the clock `now_s`.
 
-    Whatever is found goes into the journal at once, and each phase first looks there. Phases decide by what is in it,
-    so that a session that goes on decides as one that was never broken off; time that it took before counts.
+    Whatever is found goes into the journal at once, and each phase first looks there: nothing is measured twice. Time
+    that it took before counts.
     """
 
     def __init__(
@@ -33,7 +36,9 @@ class Session:
         self.plan = plan
         self.journal = journal
         self.now_s = now_s
-        self.prompts = RandomPrompts(plan.seed, len(journal.entries))
+        # A server that was measured before may still have in its cache what it was asked then.
+        self.prompts = RandomPrompts(plan.seed, secrets.randbits(63))
+        self._skipped: dict[str, None] = {}
         self._tell = tell
         self._ready_s = now_s()
         self._end_s = max(started_s + plan.budget_s - journal.spent_s, self._ready_s)
@@ -52,10 +57,20 @@ class Session:
         self._tell(Progress(phase=phase, what=str(what), left_s=self.left_s()))
 
     def note(self, note: str) -> None:
-        """Keep for the profile what was left out, and why."""
+        """Keep for the profile, and for a session that goes on, what cannot be measured, and why."""
         self.journal.add("note", note=note)
+
+    def skip(self, what: str) -> None:
+        """Keep for the profile what this session had no time for; one that goes on may have."""
+        self._skipped[what] = None
+
+    async def require_answers(self) -> None:
+        """Raise MeasurementError when the server does not answer the shortest prompt: then no point is to blame."""
+        answer = await self.target.complete(self.prompts.fresh(_PROBE_TOKENS), 1, request_id=self.prompts.request_id())
+        if answer.error is not None:
+            raise MeasurementError(f"the server answers no more: {answer.error}")
 
     @property
     def notes(self) -> tuple[str, ...]:
         """All notes so far, each once."""
-        return tuple(dict.fromkeys(entry["note"] for entry in self.journal.of("note")))
+        return tuple(dict.fromkeys([*(entry["note"] for entry in self.journal.of("note")), *self._skipped]))

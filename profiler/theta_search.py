@@ -7,6 +7,9 @@ from profiler.profile_parts import LatencySlo, LoadPoint
 # Rates this close to each other end the search; the noise of a p95 over a hundred requests is no finer.
 CLOSE_ENOUGH = 1.1
 _STEP = 1.5
+# Where fewer answers end than requests arrive, a queue grows, however short it still is. Arrivals are random: of a
+# hundred in the window a tenth more or less is chance.
+KEEPS_UP = 0.8
 
 TryRate = Callable[[float], Awaitable[LoadPoint | None]]
 
@@ -44,6 +47,8 @@ async def search_theta(
 
 
 def keeps(point: LoadPoint, slo: LatencySlo) -> bool:
-    """Whether p95 TTFT and TPOT lie within the SLO and no request failed."""
+    """Whether p95 TTFT and TPOT lie within the SLO, no request failed, and answers kept up with arrivals."""
+    if point.requests_per_s is not None and point.completed_per_s < KEEPS_UP * point.requests_per_s:
+        return False
     limits = ((point.ttft_s, slo.ttft_s), (point.tpot_s, slo.tpot_s))
     return point.failed == 0 and all(limit is None or (seen is None or seen.p95 <= limit) for seen, limit in limits)

@@ -23,6 +23,7 @@ from testbed.model_argument import Weights, resolve_model
 from testbed.profile_job import ProfileJob, Serving, chosen_gpus, gpu_type_of, work_folder
 from testbed.profile_progress import measured_with_progress
 from testbed.profiling import profile_model, profile_running
+from testbed.vllm_command import check_extra_args
 
 stdout = Console()
 
@@ -45,13 +46,9 @@ app = typer.Typer(
     cls=MeasureByDefault,
     no_args_is_help=True,
     add_completion=False,
-    help="Measure a model on this machine and write its profile: testbed profile MODEL. Or look at profiles: show, "
-    "compare, validate.",
+    help="Measure a model on this machine and write its profile: testbed profile MODEL, which is short for testbed "
+    "profile measure MODEL. Or look at profiles: show, compare, validate. Without a GPU, try tiny-llama.",
 )
-app.command("show")(cli_profile_show.show)
-app.command("compare")(cli_profile_show.compare)
-
-app.command("validate")(cli_profile_validate.validate)
 
 
 @app.command("measure")
@@ -59,7 +56,7 @@ def measure(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="A Hugging Face id, a model's folder, or one of llama-2-70b, bloom-176b, llama-3.1-8b, llama-3.2-3b, "
             "tiny-llama, tiny-bloom. With --base-url: the served name, needed where there are several.",
         ),
@@ -75,7 +72,9 @@ def measure(
     dtype: Annotated[str | None, typer.Option(help="Default: bfloat16, on the CPU float32.")] = None,
     load_format: Annotated[
         LoadFormat | None,
-        typer.Option(help="dummy: random weights, as fast as real ones. Default: real ones where there are any."),
+        typer.Option(
+            help="dummy: random weights, as fast as real ones; auto: real ones. Default: real ones where there are any."
+        ),
     ] = None,
     max_model_len: Annotated[int | None, typer.Option(min=2, help="Default: vLLM's; on the CPU 2048.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Default: 256; on the CPU 64.")] = None,
@@ -104,10 +103,16 @@ def measure(
     slo_tpot_s: Annotated[float | None, typer.Option(min=1e-4, help="Limit of TPOT, the same. Default: none.")] = None,
     layers: Annotated[
         str | None,
-        typer.Option(metavar="L1,L2", help="Measure copies cut to L1 and L2 layers and extend to all: for big models."),
+        typer.Option(
+            metavar="L1,L2",
+            help="Measure copies cut to L1 and L2 layers and extend to all: for a model that does not fit.",
+        ),
     ] = None,
     check_layers: Annotated[
-        bool, typer.Option("--check-layers", help="With --layers: measure the whole model too, and tell the error.")
+        bool,
+        typer.Option(
+            "--check-layers", help="With --layers: measure the whole model too, where it fits, and tell the error."
+        ),
     ] = False,
     base_url: BaseUrl = None,
     seed: Annotated[int, typer.Option(min=0, help="Of prompts, orders and random points.")] = 0,
@@ -138,7 +143,7 @@ def measure(
         max_num_batched_tokens=max_num_batched_tokens,
         gpu_memory_utilization=gpu_memory_utilization,
         kv_cache_memory_bytes=kv_cache_memory_bytes,
-        extra_args=tuple(shlex.split(vllm_args)),
+        extra_args=_vllm_args(vllm_args),
     )
     if base_url is not None:
         if layers:
@@ -180,6 +185,15 @@ def measure(
             work_folder(target),
         )
     _print(profile, target)
+
+
+def _vllm_args(text: str) -> tuple[str, ...]:
+    try:
+        arguments = tuple(shlex.split(text))
+        check_extra_args(arguments)
+    except ValueError as error:
+        raise BadInput(f"--vllm-args {text!r}: {error}") from error
+    return arguments
 
 
 def _free(out: Path) -> Path:
@@ -234,6 +248,7 @@ def _subject(gpu_type: str, serving: Serving, load_format: LoadFormat | None) ->
         ),
         weights=None if load_format is None else ("dummy" if load_format is LoadFormat.DUMMY else "real"),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
+        assumptions=("how the server was started is as told to the profiler: HTTP does not tell",),
     )
 
 
@@ -248,3 +263,9 @@ def _print(profile: ServerProfile, out: Path) -> None:
     for note in profile.provenance.notes:
         stdout.print(f"  {note}", style="dim", markup=False, highlight=False)
     stdout.print(f"→ {out}; look at it with: testbed profile show {out}", soft_wrap=True, markup=False)
+
+
+# Last, so that the help lists `measure` first.
+app.command("show")(cli_profile_show.show)
+app.command("compare")(cli_profile_show.compare)
+app.command("validate")(cli_profile_validate.validate)

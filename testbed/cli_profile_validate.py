@@ -23,9 +23,18 @@ Gpus = Annotated[
     typer.Option(help="GPUs of the server by NVML's numbers, as in 0,1; cpu: vLLM's CPU build. Default: the first."),
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(help="Measure the server that runs there (no /v1) instead of starting one.")
+    str | None,
+    typer.Option(
+        help="Measure the server that runs there (http://HOST:PORT, no /v1) instead of starting one. HTTP does not "
+        "tell how it was started: repeat its dtype, tensor parallelism and batch limits."
+    ),
 ]
-Budget = Annotated[float, typer.Option(min=0.5, help="Minutes that it may take, server starts included.")]
+Budget = Annotated[
+    float,
+    typer.Option(
+        min=0.5, help="Minutes to aim at, server starts included; the first grid is measured whatever it takes."
+    ),
+]
 
 
 def validate(

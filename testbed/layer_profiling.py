@@ -18,9 +18,10 @@ from profiler.raw_samples import SAMPLE_UNITS, write_rows, write_samples
 from profiler.server_facts import ServerFacts, read_server_facts
 from profiler.session import Session
 from profiler.target import MeasurementError
+from testbed.bad_input import BadInput
 from testbed.profile_job import ProfileJob, work_folder
 from testbed.profiled_server import ProfiledServer
-from testbed.profiling import JOURNAL, open_journal
+from testbed.profiling import JOURNAL, open_journal, require_same_engine
 from workloads.client import CompletionClient
 from workloads.clock import RunClock
 
@@ -35,35 +36,41 @@ async def profile_by_layers(
 
     `measure_whole` measures the whole model too, and the profile tells how far the extension is off. Loads, theta,
     power and the server's life are those of a model that was not served, so the profile has none of them.
-    Raises as `profile_model`, and ValueError for numbers of layers that make no line.
+    Raises as `profile_model`, and BadInput for numbers of layers that make no line.
     """
     few, many = sorted(layers)
     whole = job_of(None)
     all_layers = whole.model.whole_layers
     if all_layers is None:
-        raise MeasurementError(f"the config of {whole.model.name} does not tell its layers; measure it whole")
+        raise BadInput(f"--layers: the config of {whole.model.name} does not tell its layers; measure it whole")
     if not 0 < few < many <= all_layers:
-        raise ValueError(f"layers {few},{many} of {all_layers}; give two different numbers, both at most all")
+        raise BadInput(
+            f"--layers {few},{many}: {whole.model.name} has {all_layers}; give two numbers, both at most that"
+        )
     share = 1 / (3 if measure_whole else 2)
     folder = work_folder(out)
     samples_many, facts = await _copy(job_of(many), folder / f"layers-{many}", share, tell, ())
     points = tuple(step_point(name) for name in dict.fromkeys(sample.point for sample in samples_many))
     samples_few, _ = await _copy(job_of(few), folder / f"layers-{few}", share, tell, points)
-    extended = extend_samples(samples_few, samples_many, few, many, all_layers)
-    error = None
+    try:
+        extended = extend_samples(samples_few, samples_many, few, many, all_layers)
+        fit = fit_step_time(extended)
+    except ValueError as error:
+        raise MeasurementError(str(error)) from error
+    off = None
     measured = [(few, samples_few), (many, samples_many)]
     if measure_whole:
         samples_whole, _ = await _copy(whole, folder / "whole", share, tell, points)
-        error = extension_errors(extended, samples_whole)
+        off = extension_errors(extended, samples_whole)
         measured.append((all_layers, samples_whole))
     rows = [sample.model_dump() | {"layers": count} for count, samples in measured for sample in samples]
     extrapolation = LayerExtrapolation(
         measured_layers=(few, many),
         layers=all_layers,
-        error=error,
+        error=off,
         raw=write_rows(rows, out.with_name(f"{out.stem}.layers.parquet"), {**SAMPLE_UNITS, "layers": "layers"}),
     )
-    profile = _profile(whole, facts, fit_step_time(extended), extrapolation, few, many)
+    profile = _profile(whole, facts, fit, extrapolation, few, many)
     profile = profile.model_copy(
         update={"samples": write_samples(extended, out.with_name(f"{out.stem}.samples.parquet"))}
     )
@@ -86,6 +93,7 @@ async def _copy(
         with open_journal(folder / JOURNAL, job.subject(), plan, tell) as journal:
             await server.start(empty_cache=False)
             facts = await read_server_facts(server.base_url, job.model.name)
+            require_same_engine(journal, facts)
             if facts.kv_cache is None:
                 raise MeasurementError(f"{job.model.name} does not tell its KV cache; do not disable its log stats")
             limits = server_limits(as_served(job.subject(), facts).engine, facts.kv_cache)

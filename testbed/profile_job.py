@@ -1,5 +1,6 @@
 """What `testbed profile MODEL` is to measure: a model, how it is served, on what."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from profiler.plan import MeasurementPlan
 from profiler.profile_parts import EngineArgs, ProfiledGpu
 from testbed.bad_input import BadInput
 from testbed.cpu_build import cpu_defaults
-from testbed.gpu_inventory import Gpu, gpu_inventory, gpus_of_server
+from testbed.gpu_inventory import Gpu, GpuInventory, gpu_inventory, gpus_of_server
 from testbed.model_argument import ModelToProfile, Weights
 from testbed.server import ServerSpec
 
@@ -120,7 +121,7 @@ def chosen_gpus(asked: str | None, tensor_parallel_size: int) -> tuple[Gpu, ...]
         if tensor_parallel_size > 1:
             raise BadInput(f"--tensor-parallel-size {tensor_parallel_size} wants as many GPUs; there is none to use")
         return ()
-    parts = asked.split(",") if asked is not None else [str(gpu.index) for gpu in inventory.gpus[:tensor_parallel_size]]
+    parts = asked.split(",") if asked is not None else _first_visible(inventory, tensor_parallel_size)
     if not all(part.strip().isdigit() for part in parts):
         raise BadInput(f"--gpus {asked}; must be numbers, as in 0,1, or cpu")
     if len(parts) != tensor_parallel_size:
@@ -129,6 +130,17 @@ def chosen_gpus(asked: str | None, tensor_parallel_size: int) -> tuple[Gpu, ...]
         return gpus_of_server(inventory, [int(part) for part in parts])
     except ValueError as error:
         raise BadInput(f"--gpus: {error}") from error
+
+
+def _first_visible(inventory: GpuInventory, count: int) -> list[str]:
+    """The first GPUs of those that CUDA_VISIBLE_DEVICES leaves to us: the others may be somebody else's."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(gpu.index) for gpu in inventory.gpus[:count]]
+    parts = [part.strip() for part in visible.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise BadInput(f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU by its number; choose with --gpus")
+    return parts[:count]
 
 
 def work_folder(out: Path) -> Path:

@@ -30,17 +30,22 @@ def measured_with_progress(work: Callable[[Tell], Coroutine[Any, Any, T]], kept:
     Raises BadInput for what the user can mend, CommandFailed for what the server or the machine did wrong. An
     interruption ends the program. The line says where what was found is `kept`.
     """
-    going_on = f"; what was found is kept in {kept}: the same command goes on from there" if kept else ""
     try:
         with interruptible(), _shown() as tell, asyncio.Runner(loop_factory=real_time_loop) as runner:
             return runner.run(work(tell))
     except ServerFactsError as error:
         raise BadInput(str(error)) from error
     except (ServerError, MeasurementError) as error:
-        raise CommandFailed(f"{error}{going_on if kept and kept.exists() else ''}") from error
+        raise CommandFailed(f"{error}{_where(kept)}") from error
     except KeyboardInterrupt:
-        print(f"interrupted{going_on}")
+        print(f"interrupted{_where(kept)}")
         raise SystemExit(INTERRUPTED) from None
+
+
+def _where(kept: Path | None) -> str:
+    if kept is None or not kept.exists():
+        return ""
+    return f"; what was found is kept in {kept}: the same command goes on from there"
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from testbed.bad_input import BadInput
 from testbed.profile_job import ProfileJob, work_folder
 from testbed.profiled_server import ProfiledServer
 from testbed.server import ServerError
+from testbed.sleep_api import SLEEP_ARGUMENT
 from workloads.client import CompletionClient
 from workloads.clock import RunClock
 
@@ -82,6 +83,8 @@ async def profile_model(job: ProfileJob, out: Path, tell: Tell) -> ServerProfile
             lifecycle, notes = await _life(server, facts, starts, measured, journal, clock, tell)
         await server.stop()
     profile = measured.profile
+    if server.can_sleep:
+        notes = (*notes, f"served with {SLEEP_ARGUMENT}, whose allocator is another")
     provenance = profile.provenance.model_copy(
         update={"notes": (*profile.provenance.notes, *job.model.notes, *server.notes, *notes)}
     )
@@ -104,7 +107,7 @@ async def profile_running(
     facts = await read_server_facts(base_url, model)
     subject = replace(subject, model=facts.model, name=subject.name or f"{facts.model}-{subject.gpu.type}")
     with open_journal(folder / JOURNAL, subject, plan, tell) as journal:
-        _require_same_engine(journal, facts)
+        require_same_engine(journal, facts)
         measured = await measure_server(
             base_url, facts, subject, plan, journal, clock=clock, started_s=clock.now_s(), tell=tell
         )
@@ -142,7 +145,8 @@ def _engine_changes(journal: Journal, facts: ServerFacts) -> str:
     return "; ".join(changed_keys(known["facts"], engine_identity(facts)))
 
 
-def _require_same_engine(journal: Journal, facts: ServerFacts) -> None:
+def require_same_engine(journal: Journal, facts: ServerFacts) -> None:
+    """Raise BadInput when the journal was begun on another engine, or on one with another KV cache."""
     if changes := _engine_changes(journal, facts):
         raise BadInput(
             f"{journal.path} was measured on another server ({changes}); remove {journal.path.parent} to start anew"
@@ -199,7 +203,7 @@ async def _life(
                 drain_s = await measure_drain(_load(client, prompts, busiest), clock.now_s)
                 journal.add("drain", seconds=drain_s)
             except MeasurementError as error:
-                notes.append(f"drain was not measured: {error}")
+                notes.append(f"drain was not measured: {_without_paths(error)}")
         slept = [_slept(entry) for entry in journal.of("slept")]
         for level in LEVELS:
             if not server.can_sleep or any(each.times.level == level for each in slept):
@@ -209,9 +213,14 @@ async def _life(
                 slept.append(await sleep_once(server, level, one_answer(client, prompts)))
                 journal.add("slept", times=slept[-1].times.model_dump(), memory=slept[-1].memory.model_dump())
             except (MeasurementError, ServerError) as error:
-                notes.append(f"sleep level {level} was not measured: {error}")
+                notes.append(f"sleep level {level} was not measured: {_without_paths(error)}")
                 break
     return compose(starts, slept, drain_s), tuple(notes)
+
+
+def _without_paths(error: Exception) -> str:
+    """For a profile, which outlives the logs of the machine that it was measured on."""
+    return str(error).partition("; log: ")[0].partition("; see ")[0]
 
 
 def _load(client: CompletionClient, prompts: RandomPrompts, point: LoadPoint) -> KeptLoad:

@@ -1,7 +1,7 @@
 """The command line and environment of a vLLM server, from its spec."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +42,7 @@ def vllm_command(
     `spec.extra_args` come last and so override; `spec.env` overrides everything but the GPUs. `environment` is what
     may be passed on, our own when left out. Raises ValueError for an extra argument that the testbed itself must set.
     """
-    for argument in spec.extra_args:
-        name = argument.partition("=")[0].replace("_", "-")
-        if name in _OURS:
-            raise ValueError(f"extra_args of {spec.model}: {argument!r} is the testbed's to set; leave it out")
+    check_extra_args(spec.extra_args)
     argv = [str(python), "-m", _MODULE, "--model", spec.model_path or spec.model, "--served-model-name", spec.model]
     argv += ["--host", host, "--port", str(port)]
     for name, value in (
@@ -70,6 +67,13 @@ def vllm_command(
         # NVML numbers GPUs by bus; CUDA by speed unless told.
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpu_indices))}
     return VllmCommand(argv=tuple(argv), env=env)
+
+
+def check_extra_args(extra_args: Iterable[str]) -> None:
+    """Raise ValueError for an argument that the testbed itself must set."""
+    for argument in extra_args:
+        if argument.partition("=")[0].replace("_", "-") in _OURS:
+            raise ValueError(f"the argument {argument!r} is the testbed's to set; leave it out")
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:

@@ -119,6 +119,36 @@ def test_a_single_fault_costs_a_repeat_and_not_the_point(on_emulated: Callable[.
     assert min(sum(s.point == name for s in samples) for name in {s.point for s in samples}) >= 2
 
 
+def test_a_larger_budget_measures_what_a_small_one_left_out(measured: Callable[..., Any]) -> None:
+    short = measured(plan=replace(SMALL, budget_s=12.0))
+    assert any("the time was too short" in note for note in short.notes)
+    long = measured(plan=SMALL)
+    assert long.notes == ()
+    assert {sample.point for sample in short.samples} < {sample.point for sample in long.samples}
+
+
+def test_a_server_that_dies_ends_the_session_and_costs_no_point(
+    on_emulated: Callable[..., Any], measured: Callable[..., Any]
+) -> None:
+    async def dies(target: Any, session: Session) -> None:
+        complete, calls = target.complete, 0
+
+        async def until_then(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            answer = await complete(*arguments, **options)
+            return replace(answer, error="cannot connect") if calls > 400 else answer
+
+        target.complete = until_then
+        await Iterations(session).measure()
+
+    with pytest.raises(MeasurementError, match="the server answers no more: cannot connect"):
+        on_emulated(dies, plan=SMALL)
+    outcome = measured(plan=SMALL)
+    assert outcome.notes == ()
+    assert outcome.fit.quality.held_out.n == 4
+
+
 def test_a_server_that_answers_nothing_is_an_error_and_no_profile(measured: Callable[..., Any]) -> None:
     with pytest.raises(MeasurementError, match="out of memory"):
         measured(plan=SMALL, broken_over_tokens=0)

@@ -33,6 +33,7 @@ def opened(on_emulated: Callable[..., Any], requests_per_s: float, cv: float = 0
         prompt_cv=cv,
         output_cv=cv,
         requests=requests,
+        filling_s=1.0,
     )
 
     async def work(target: Any, session: Session) -> Any:
@@ -117,7 +118,7 @@ def test_theta_is_a_rate_that_keeps_the_slo_just_below_one_that_misses_it(
     async def work(target: Any, session: Session) -> Any:
         loads = Loads(session, meter=None)
         theta = await loads.theta(await loads.closed_loops(truth))
-        return theta, loads.recorded(), await loads.power([])
+        return theta, loads.recorded(), await loads.power([], truth)
 
     theta, recorded, power = on_emulated(work, plan=PLAN)
     by_rate = {load.point.requests_per_s: load.point for load in recorded if load.point.requests_per_s}
@@ -127,6 +128,26 @@ def test_theta_is_a_rate_that_keeps_the_slo_just_below_one_that_misses_it(
     assert theta.tokens_per_s == pytest.approx(250 * theta.requests_per_s)
     assert [load.point.concurrency for load in recorded if load.point.concurrency] == [1, 4, 16, 64]
     assert power is None
+
+
+def test_theta_is_a_rate_that_the_server_keeps_for_long(on_emulated: Callable[..., Any], truth: StepTimeModel) -> None:
+    async def work(target: Any, session: Session) -> Any:
+        loads = Loads(session, meter=None)
+        theta = await loads.theta(await loads.closed_loops(truth))
+        long = OpenLoop(
+            requests_per_s=0.95 * theta.requests_per_s,
+            prompt_tokens=200,
+            output_tokens=50,
+            prompt_cv=0,
+            output_cv=0,
+            requests=3000,
+            filling_s=10.0,
+        )
+        return await run_open_loop(target, session.prompts, long, session.limits, session.now_s, 7, PLAN.slo)
+
+    point = on_emulated(work, plan=PLAN).point
+    assert point.completed_per_s == pytest.approx(point.requests_per_s, rel=0.05)
+    assert point.ttft_s.p95 < 1.5 * 0.5
 
 
 def test_loads_of_an_earlier_run_are_not_measured_again(on_emulated: Callable[..., Any], truth: StepTimeModel) -> None:

@@ -72,6 +72,11 @@ def test_when_the_time_is_up_what_is_known_is_the_answer() -> None:
     assert (missed, len(tried)) == (None, 2)
 
 
+def test_a_rate_with_which_answers_do_not_keep_up_is_too_high_however_short_the_queue_is_still() -> None:
+    behind = point(10.0, 0.5).model_copy(update={"completed_per_s": 6.0})
+    assert not keeps(behind, SLO)
+
+
 def test_a_rate_at_which_requests_failed_does_not_keep_the_slo() -> None:
     assert keeps(point(1.0, 0.5), SLO)
     assert not keeps(point(1.0, 0.5, failed=1), SLO)

@@ -59,7 +59,7 @@ def test_extra_arguments_come_last_so_that_they_override() -> None:
     "argument", ["--port", "--port=80", "--served_model_name=x", "--disable-log-stats", "--api-key"]
 )
 def test_an_argument_by_which_the_testbed_finds_its_server_cannot_be_given(argument: str) -> None:
-    with pytest.raises(ValueError, match=r"extra_args of llama: '.*' is the testbed's to set; leave it out"):
+    with pytest.raises(ValueError, match=r"the argument '.*' is the testbed's to set; leave it out"):
         command(spec_with(extra_args=(argument,)))
 
 
