@@ -83,6 +83,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_server_behind_http_is_profiled_to_what_it_is(served: tuple[str, Path], tmp_path: Path) -> None:
     done = run("--base-url", served[0], *SERVED, *SMALL, "-o", "p.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -128,6 +129,7 @@ def killed_after(samples: int, arguments: list[str], folder: Path) -> list[str]:
     return killed_when(lambda: len(samples_in(journal_lines(folder)[:-1])) >= samples, arguments, folder)
 
 
+@pytest.mark.slow
 def test_a_measurement_that_was_killed_goes_on_and_measures_nothing_twice(
     served: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -139,6 +141,7 @@ def test_a_measurement_that_was_killed_goes_on_and_measures_nothing_twice(
     assert len(set(keys)) == len(keys) >= 20
 
 
+@pytest.mark.slow
 def test_another_batch_limit_starts_anew_and_keeps_what_was_there(served: tuple[str, Path], tmp_path: Path) -> None:
     killed_after(3, command("--base-url", served[0], *SERVED, *SMALL, "-o", "p.json"), tmp_path)
     other = ("--max-num-seqs", "4", *SERVED[2:])
@@ -149,6 +152,7 @@ def test_another_batch_limit_starts_anew_and_keeps_what_was_there(served: tuple[
     assert len(samples_in(old.read_text().splitlines())) >= 3
 
 
+@pytest.mark.slow
 def test_validation_tells_the_error_at_points_that_no_fit_has_seen(served: tuple[str, Path], tmp_path: Path) -> None:
     done = run(
         "validate", str(served[1]), "--base-url", served[0], "--points", "5", "--budget-minutes", "0.5", cwd=tmp_path

@@ -15,6 +15,8 @@ from workloads.trace import Trace
 from workloads.trace_metadata import TraceMetadata
 from workloads.transforms import cut
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def original() -> Trace:

@@ -44,6 +44,7 @@ def test_there_are_twelve_targets_and_each_line_has_its_own_number_and_a_source(
     assert all(target.source for target in TARGETS)
 
 
+@pytest.mark.slow
 def test_a_sageserve_day_meets_all_targets_whatever_the_seed():
     workload = _preset("sageserve-day")
     fallen_short = {
