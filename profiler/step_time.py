@@ -108,9 +108,10 @@ class StepTimeModel:
         # growth/2 n^2 + (first - growth/2) n = seconds, solved in the form that does not cancel for a small growth.
         linear_s = first_s - 0.5 * growth_s
         root_s = linear_s + math.sqrt(linear_s * linear_s + 2.0 * growth_s * seconds)
-        if not root_s > 0:
+        if not (first_s > 0 or growth_s > 0):
             raise ValueError(f"{decode_seqs} sequences decode in no time with these coefficients; fit them again")
-        steps = math.ceil(2.0 * seconds / root_s)
+        # Rounding may leave nothing of a root that is next to 0: then the time is too short for a second iteration.
+        steps = math.ceil(2.0 * seconds / root_s) if root_s > 0 else 1
         # The root is rounded; the sum itself decides on which side of a boundary `seconds` lies.
         while steps > 0 and self.decode_run_s(decode_seqs, kv_tokens, steps - 1) >= seconds:
             steps -= 1

@@ -65,6 +65,11 @@ def test_no_time_holds_no_step_and_a_moment_holds_one() -> None:
     assert A_GPU.decode_steps_within(4, 1000, 1e-9) == 1
 
 
+def test_the_shortest_time_holds_one_step_though_only_kv_tokens_cost() -> None:
+    model = StepTimeModel(overhead_s=1e-5, slopes=(), per_sequence_s=0, per_kv_token_s=1e-5, per_prefill_pair_s=0)
+    assert model.decode_steps_within(3, 0.0, 1e-308) == 1
+
+
 def test_a_model_in_which_nothing_takes_time_is_refused_when_asked_for_steps() -> None:
     nothing = StepTimeModel.roofline(
         overhead_s=0, weights_s=0, per_token_s=0, per_sequence_s=0, per_kv_token_s=0, per_prefill_pair_s=0
