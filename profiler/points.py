@@ -75,7 +75,7 @@ class DecodePoint:
     def output_tokens(self, limits: ServerLimits) -> int:
         """Long enough that the sequences run together for `DECODE_STEPS`, though they start one after the other."""
         prefill_steps = -(-self.decode_seqs * self.context_tokens // limits.max_num_batched_tokens)
-        return DECODE_STEPS + max(self.decode_seqs // 4, prefill_steps) + 2
+        return DECODE_STEPS + max(self.decode_seqs, prefill_steps) + 2
 
     def fits(self, limits: ServerLimits) -> bool:
         return min(self.decode_seqs, self.context_tokens) >= 1 and limits.hold(
