@@ -191,12 +191,10 @@ def _leave_one_out(solution: _Solution, points: PointMedians) -> Array:
     errors = np.zeros(len(points))
     everything: npt.NDArray[np.bool_] = np.ones(len(points), dtype=bool)
     for row in range(len(points)):
-        others = everything.copy()
-        others[row] = False
-        step_time, request_s = _model(
-            _solve(points.take(others), solution.starts, solution.weights[others]), points.take(others)
-        )
-        left_out = points.take(~others)
+        kept = everything.copy()
+        kept[row] = False
+        others, left_out = points.take(kept), points.take(~kept)
+        step_time, request_s = _model(_solve(others, solution.starts, solution.weights[kept]), others)
         errors[row] = (left_out.predicted_s(step_time, request_s) / left_out.observed_s)[0] - 1.0
     return errors
 

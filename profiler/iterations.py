@@ -1,6 +1,7 @@
 """Samples of iterations: warm-up, a first grid, refinement where the fit errs most, and points held out of it."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -97,11 +98,11 @@ class Iterations:
         together would take longer than `until` allows.
         """
         done = self._repeats()
-        asked = {point: max(self._plan.repeats, done.get(str(point), 0) + more) for point in points}
+        asked = {point: max(self._plan.repeats, done[str(point)] + more) for point in points}
         wanted = {
             point: repeats
             for point, repeats in asked.items()
-            if done.get(str(point), 0) < repeats and not self._given_up(point)
+            if done[str(point)] < repeats and not self._given_up(point)
         }
         # Cheap ones first: they tell the rate by which the cost of the others is estimated.
         for point in sorted(wanted, key=lambda point: point.prefill_tokens()):
@@ -127,12 +128,13 @@ class Iterations:
             # After the first turn: a repeat whose context is cached may cost much less than the first time did.
             while turn and len(wanted) > _FEWEST_POINTS and self._to_come_s(wanted, turn) > self._session.left_s(until):
                 self._leave_out(max(wanted, key=self._estimated_s), wanted)
-            due = [point for point, repeats in wanted.items() if self._repeats().get(str(point), 0) <= turn < repeats]
+            done = self._repeats()
+            due = [point for point, repeats in wanted.items() if done[str(point)] <= turn < repeats]
             order = np.random.default_rng([self._plan.seed, len(self.samples)]).permutation(len(due))
             for position, index in enumerate(order):
                 point = due[index]
                 self._session.say(phase, f"{point}, repeat {turn + 1} ({position + 1}/{len(due)})")
-                if not await self._tried(point, self._repeats().get(str(point), 0), held_out):
+                if not await self._tried(point, self._repeats()[str(point)], held_out):
                     del wanted[point]
 
     def _to_come_s(self, wanted: Mapping[StepPoint, int], turn: int) -> float:
@@ -149,7 +151,7 @@ class Iterations:
             if faults < _MOST_FAULTS:
                 return True  # it may have been the machine
             await session.require_answers()
-            kept = self._repeats().get(str(point), 0)
+            kept = self._repeats()[str(point)]
             session.note(f"left out: {point}: {error}" if not kept else f"only {kept} repeats of {point}: {error}")
             return False
         if repeat is not None:
@@ -167,7 +169,7 @@ class Iterations:
     def _leave_out(self, point: StepPoint, wanted: dict[StepPoint, int]) -> None:
         """No more of this point; noted unless it was measured before and more repeats were wanted."""
         del wanted[point]
-        repeats, cost_s = self._repeats().get(str(point), 0), self._estimated_s(point)
+        repeats, cost_s = self._repeats()[str(point)], self._estimated_s(point)
         if repeats < self._plan.repeats:
             what = f"only {repeats} repeats of {point}" if repeats else f"left out: {point}"
             self._session.skip(f"{what}: the time was too short for {cost_s:.1f} s each; give it more budget")
@@ -177,11 +179,8 @@ class Iterations:
             entry["note"].startswith(f"left out: {point}:") for entry in self._session.journal.of("note")
         )
 
-    def _repeats(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for sample in self.samples:
-            counts[sample.point] = counts.get(sample.point, 0) + 1
-        return counts
+    def _repeats(self) -> Counter[str]:
+        return Counter(sample.point for sample in self.samples)
 
     async def _refine(self) -> StepTimeFit:
         """New points and more repeats where the fit to the others errs most, until good enough or the time is up."""

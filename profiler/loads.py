@@ -53,7 +53,7 @@ class Loads:
                 output_tokens=output,
                 requests=max(12, 4 * concurrency),
             )
-            if loads and not self._known(loop) and _closed_loop_s(loop, step_time) > session.left_s(UNTIL_LOADS):
+            if loads and self._recorded(loop) is None and _closed_loop_s(loop, step_time) > session.left_s(UNTIL_LOADS):
                 session.skip(f"left out: {loop}: the time was too short; give it more budget")
                 break
             try:
@@ -87,7 +87,7 @@ class Loads:
                 requests=counted + math.ceil(filling_s * requests_per_s),
                 filling_s=filling_s,
             )
-            if not self._known(loop) and 1.3 * loop.requests / requests_per_s > session.left_s(UNTIL_THETA):
+            if self._recorded(loop) is None and 1.3 * loop.requests / requests_per_s > session.left_s(UNTIL_THETA):
                 return None
             return (await self._load(loop)).point
 
@@ -163,15 +163,17 @@ class Loads:
             output_token_j=_joules_per_token(decode, "output_tokens"),
         )
 
-    def _known(self, loop: ClosedLoop | OpenLoop) -> bool:
-        return any(entry["name"] == str(loop) for entry in self._session.journal.of("load"))
+    def _recorded(self, loop: ClosedLoop | OpenLoop) -> Load | None:
+        """The load as it was measured before, if it was."""
+        entries = self._session.journal.of("load")
+        return next((_from_journal(entry) for entry in entries if entry["name"] == str(loop)), None)
 
     async def _load(self, loop: ClosedLoop | OpenLoop) -> Load:
         """The load as recorded, or measured now."""
+        recorded = self._recorded(loop)
+        if recorded is not None:
+            return recorded
         session, plan = self._session, self._session.plan
-        for entry in session.journal.of("load"):
-            if entry["name"] == str(loop):
-                return _from_journal(entry)
         session.say("load", loop)
         began_s = session.now_s()
         async with EnergyWindow(self._meter, session.now_s) as window:

@@ -1,7 +1,8 @@
 """Measure a running server: iterations and a fit, loads, theta, power. The result is a profile with its raw samples."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +80,7 @@ def server_limits(engine: EngineArgs, kv_cache: KvCache) -> ServerLimits:
 def as_served(subject: Subject, facts: ServerFacts) -> Subject:
     """The subject with what the server tells of itself."""
     engine = subject.engine.model_copy(update={"max_model_len": facts.max_model_len or subject.engine.max_model_len})
-    return Subject(**{name: getattr(subject, name) for name in subject.__slots__} | {"engine": engine})
+    return replace(subject, engine=engine)
 
 
 def identity(subject: Subject, plan: MeasurementPlan) -> dict[str, Any]:
@@ -107,6 +108,29 @@ def engine_identity(facts: ServerFacts) -> dict[str, Any]:
     }
 
 
+@asynccontextmanager
+async def measuring_session(
+    base_url: str,
+    facts: ServerFacts,
+    subject: Subject,
+    plan: MeasurementPlan,
+    journal: Journal,
+    *,
+    clock: RunClock,
+    started_s: float,
+    tell: Tell,
+) -> AsyncIterator[Session]:
+    """A session on the server at `base_url` (without /v1), connected for as long as the context lasts.
+
+    Raises MeasurementError when the server does not tell what it holds.
+    """
+    if facts.kv_cache is None:
+        raise MeasurementError(f"{base_url} does not tell its KV cache; start it without --disable-log-stats")
+    limits = server_limits(as_served(subject, facts).engine, facts.kv_cache)
+    async with CompletionClient(base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True) as client:
+        yield Session(client, limits, plan, journal, now_s=clock.now_s, started_s=started_s, tell=tell)
+
+
 async def measure_server(
     base_url: str,
     facts: ServerFacts,
@@ -125,17 +149,16 @@ async def measure_server(
     Raises MeasurementError when too little could be measured, or the server does not tell what it holds.
     """
     subject = as_served(subject, facts)
-    if facts.kv_cache is None:
-        raise MeasurementError(f"{base_url} does not tell its KV cache; start it without --disable-log-stats")
-    limits = server_limits(subject.engine, facts.kv_cache)
-    async with CompletionClient(base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True) as client:
-        session = Session(client, limits, plan, journal, now_s=clock.now_s, started_s=started_s, tell=tell)
+    async with measuring_session(
+        base_url, facts, subject, plan, journal, clock=clock, started_s=started_s, tell=tell
+    ) as session:
         iterations, loads = Iterations(session), Loads(session, meter)
         fit = await iterations.measure()
         closed = await loads.closed_loops(fit.step_time)
         theta = await loads.theta(closed)
         power = await loads.power(closed, fit.step_time)
     recorded = loads.recorded()
+    assert facts.kv_cache is not None  # or there had been no session
     return Measured(
         profile=ServerProfile(
             name=subject.name,

@@ -4,13 +4,12 @@ import secrets
 from collections.abc import Callable
 
 from profiler.journal import Journal
+from profiler.lifecycle import one_answer
 from profiler.plan import MeasurementPlan
 from profiler.points import ServerLimits
 from profiler.progress import Progress, Tell
 from profiler.random_prompts import RandomPrompts
 from profiler.target import MeasurementError, Target
-
-_PROBE_TOKENS = 16
 
 
 class Session:
@@ -66,9 +65,9 @@ class Session:
 
     async def require_answers(self) -> None:
         """Raise MeasurementError when the server does not answer the shortest prompt: then no point is to blame."""
-        answer = await self.target.complete(self.prompts.fresh(_PROBE_TOKENS), 1, request_id=self.prompts.request_id())
-        if answer.error is not None:
-            raise MeasurementError(f"the server answers no more: {answer.error}")
+        fault = await one_answer(self.target, self.prompts)()
+        if fault is not None:
+            raise MeasurementError(f"the server answers no more: {fault}")
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -20,7 +20,16 @@ from testbed.bad_input import BadInput
 from testbed.cli_profile_validate import BaseUrl, Budget, Gpus
 from testbed.layer_profiling import profile_by_layers
 from testbed.model_argument import Weights, resolve_model
-from testbed.profile_job import ProfileJob, Serving, chosen_gpus, gpu_type_of, work_folder
+from testbed.profile_job import (
+    DTYPE,
+    MAX_NUM_BATCHED_TOKENS,
+    MAX_NUM_SEQS,
+    ProfileJob,
+    Serving,
+    chosen_gpus,
+    gpu_type_of,
+    work_folder,
+)
 from testbed.profile_progress import measured_with_progress
 from testbed.profiling import profile_model, profile_running
 from testbed.vllm_command import check_extra_args
@@ -238,9 +247,9 @@ def _subject(gpu_type: str, serving: Serving, load_format: LoadFormat | None) ->
         gpu=ProfiledGpu(type=gpu_type, count=serving.tensor_parallel_size),
         engine=EngineArgs(
             tensor_parallel_size=serving.tensor_parallel_size,
-            dtype=serving.dtype or "bfloat16",
-            max_num_seqs=serving.max_num_seqs or 256,
-            max_num_batched_tokens=serving.max_num_batched_tokens or 8192,
+            dtype=serving.dtype or DTYPE,
+            max_num_seqs=serving.max_num_seqs or MAX_NUM_SEQS,
+            max_num_batched_tokens=serving.max_num_batched_tokens or MAX_NUM_BATCHED_TOKENS,
             max_model_len=serving.max_model_len,
             gpu_memory_utilization=serving.gpu_memory_utilization,
             kv_cache_memory_bytes=serving.kv_cache_memory_bytes,

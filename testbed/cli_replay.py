@@ -20,12 +20,11 @@ from testbed.interruptible import interruptible
 from testbed.url_replay import ReplayCourse, replay_to_url
 from workloads.completion import Outcome
 from workloads.processes import ProcessDied
+from workloads.prompts import SMALL_VOCABULARY
 from workloads.trace import Trace
 from workloads.trace_checks import TraceError
 from workloads.url_replay import ReplayTarget
 
-# No model in common use has fewer tokens, and one outside the vocabulary could end the server.
-SMALL_VOCABULARY = 32_000
 _CHECK_TIMEOUT_S = 10.0
 
 stdout = Console()

@@ -8,7 +8,7 @@ from pathlib import Path
 from profiler.fit import StepTimeFit, fit_step_time
 from profiler.iterations import Iterations
 from profiler.layers import extend_samples, extended_kv_cache, extension_errors
-from profiler.measure import REQUEST_TIMEOUT_S, as_served, server_limits
+from profiler.measure import as_served, measuring_session
 from profiler.plan import MeasurementPlan
 from profiler.points import StepPoint, step_point
 from profiler.profile import ServerProfile
@@ -16,13 +16,11 @@ from profiler.profile_parts import KvCache, LayerExtrapolation, ProfiledModel, P
 from profiler.progress import Progress, Tell
 from profiler.raw_samples import SAMPLE_UNITS, write_rows, write_samples
 from profiler.server_facts import ServerFacts, read_server_facts
-from profiler.session import Session
 from profiler.target import MeasurementError
 from testbed.bad_input import BadInput
 from testbed.profile_job import ProfileJob, work_folder
 from testbed.profiled_server import ProfiledServer
 from testbed.profiling import JOURNAL, open_journal, require_same_engine
-from workloads.client import CompletionClient
 from workloads.clock import RunClock
 
 JobOf = Callable[[int | None], ProfileJob]
@@ -94,16 +92,12 @@ async def _copy(
             await server.start(empty_cache=False)
             facts = await read_server_facts(server.base_url, job.model.name)
             require_same_engine(journal, facts)
-            if facts.kv_cache is None:
-                raise MeasurementError(f"{job.model.name} does not tell its KV cache; do not disable its log stats")
-            limits = server_limits(as_served(job.subject(), facts).engine, facts.kv_cache)
-            async with CompletionClient(
-                server.base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True
-            ) as client:
-                session = Session(client, limits, plan, journal, now_s=clock.now_s, started_s=started_s, tell=tell)
+            async with measuring_session(
+                server.base_url, facts, job.subject(), plan, journal, clock=clock, started_s=started_s, tell=tell
+            ) as session:
                 iterations = Iterations(session)
                 if points:
-                    await iterations.measure_points([point for point in points if point.fits(limits)])
+                    await iterations.measure_points([point for point in points if point.fits(session.limits)])
                 else:
                     await iterations.measure()
         await server.stop()

@@ -18,8 +18,9 @@ from testbed.server import ServerSpec
 
 # On vLLM's CPU build, where nothing else was asked for: what two cores get through in minutes.
 _CPU_MAX_NUM_SEQS, _CPU_MAX_NUM_BATCHED_TOKENS, _CPU_MAX_MODEL_LEN = 64, 2048, 2048
-_MAX_NUM_SEQS, _MAX_NUM_BATCHED_TOKENS = 256, 8192
-_DTYPE = "bfloat16"
+# On GPUs, where nothing else was asked for.
+MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS = 256, 8192
+DTYPE = "bfloat16"
 # What a server without a GPU runs on, in profiles and scenarios.
 CPU = "cpu"
 
@@ -65,16 +66,16 @@ class ProfileJob:
             model_path=self.model.path,
             tensor_parallel_size=serving.tensor_parallel_size,
             max_model_len=serving.max_model_len or (_CPU_MAX_MODEL_LEN if cpu else None),
-            max_num_seqs=serving.max_num_seqs or (_CPU_MAX_NUM_SEQS if cpu else _MAX_NUM_SEQS),
+            max_num_seqs=serving.max_num_seqs or (_CPU_MAX_NUM_SEQS if cpu else MAX_NUM_SEQS),
             max_num_batched_tokens=serving.max_num_batched_tokens
-            or (_CPU_MAX_NUM_BATCHED_TOKENS if cpu else _MAX_NUM_BATCHED_TOKENS),
+            or (_CPU_MAX_NUM_BATCHED_TOKENS if cpu else MAX_NUM_BATCHED_TOKENS),
             gpu_memory_utilization=serving.gpu_memory_utilization,
             kv_cache_memory_bytes=serving.kv_cache_memory_bytes,
             dtype=serving.dtype,
             load_format="dummy" if self.weights == "dummy" else "auto",
             extra_args=serving.extra_args,
         )
-        return cpu_defaults(spec) if cpu else replace(spec, dtype=spec.dtype or _DTYPE)
+        return cpu_defaults(spec) if cpu else replace(spec, dtype=spec.dtype or DTYPE)
 
     def subject(self) -> Subject:
         """What the profile will say of the server, as far as it is known before it runs."""

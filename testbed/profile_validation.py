@@ -9,18 +9,16 @@ from profiler.fit_quality import errors_of
 from profiler.idle_latency import batch_is_beyond, prompt_is_beyond
 from profiler.iterations import Iterations
 from profiler.journal import Journal
-from profiler.measure import REQUEST_TIMEOUT_S, as_served, identity, server_limits
+from profiler.measure import as_served, identity, measuring_session
 from profiler.point_medians import point_medians
 from profiler.points import MixedPoint, PrefillPoint, StepPoint
 from profiler.profile import ServerProfile
 from profiler.profile_parts import Errors, StepSample
 from profiler.progress import Progress, Tell
 from profiler.server_facts import read_server_facts
-from profiler.session import Session
 from profiler.target import MeasurementError
 from testbed.profile_job import ProfileJob
 from testbed.profiled_server import ProfiledServer
-from workloads.client import CompletionClient
 from workloads.clock import RunClock
 
 
@@ -71,25 +69,14 @@ async def validate_running(
     """The same on a server that runs at `base_url`."""
     clock = RunClock()
     facts = await read_server_facts(base_url, None)
-    if facts.kv_cache is None:
-        raise MeasurementError(f"{base_url} does not tell its KV cache; start it without --disable-log-stats")
-    subject = as_served(job.subject(), facts)
+    subject = job.subject()
     plan = replace(job.plan, longest_prompt=profile.engine.max_model_len or job.plan.longest_prompt)
     with tempfile.TemporaryDirectory(prefix="testbed-validate-") as folder:
-        journal = Journal(Path(folder) / "journal.jsonl", identity(subject, plan))
+        journal = Journal(Path(folder) / "journal.jsonl", identity(as_served(subject, facts), plan))
         with journal.writing():
-            async with CompletionClient(
-                base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True
-            ) as client:
-                session = Session(
-                    client,
-                    server_limits(subject.engine, facts.kv_cache),
-                    plan,
-                    journal,
-                    now_s=clock.now_s,
-                    started_s=clock.now_s(),
-                    tell=tell,
-                )
+            async with measuring_session(
+                base_url, facts, subject, plan, journal, clock=clock, started_s=clock.now_s(), tell=tell
+            ) as session:
                 iterations = Iterations(session)
                 await iterations.measure_fresh(count, lambda point: within_domain(profile, point))
                 return checked(profile, iterations.samples, session.notes)

@@ -17,7 +17,7 @@ from testbed.vllm_metrics import MetricsError, kv_capacity_tokens, server_load
 from workloads.client import CompletionClient, as_completion
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
-from workloads.prompts import prompt_of
+from workloads.prompts import SMALL_VOCABULARY, prompt_of
 from workloads.request import Request
 
 _HEALTH_EVERY_S = 0.2
@@ -27,8 +27,6 @@ _CONTROL_TIMEOUT_S = 5.0
 # A server that was READY ends within 1 s of SIGTERM; one that starts may hang, and has nothing to put in order.
 _TERM_S = 5.0
 _TERM_STARTING_S = 0.5
-# Used where the model's config is not at hand: no model in common use has fewer tokens.
-_SMALL_VOCABULARY = 32_000
 
 
 class VllmServer:
@@ -59,7 +57,7 @@ class VllmServer:
         self._process: GuardedProcess | None = None
         self._control: aiohttp.ClientSession | None = None
         self._client: CompletionClient | None = None
-        self._vocab_size = _SMALL_VOCABULARY
+        self._vocab_size = SMALL_VOCABULARY
         self._max_model_len = 0
         self._kv_capacity_tokens = 0
         self._reading: ServerLoad | None = None
@@ -290,6 +288,6 @@ def _vocab_size(spec: ServerSpec) -> int:
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return _SMALL_VOCABULARY
+        return SMALL_VOCABULARY
     size = content.get("vocab_size") or content.get("text_config", {}).get("vocab_size")
-    return int(size) if size else _SMALL_VOCABULARY
+    return int(size) if size else SMALL_VOCABULARY

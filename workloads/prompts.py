@@ -10,6 +10,9 @@ from workloads.request import Request
 
 TokenIds = npt.NDArray[np.int64]
 
+# For a model whose config is not at hand: none in common use has fewer tokens, and an id outside of the vocabulary
+# could end the server.
+SMALL_VOCABULARY = 32_000
 # Seeds of shared blocks: apart from those of requests, which are one number.
 _SHARED = 1
 

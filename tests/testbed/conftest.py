@@ -1,6 +1,7 @@
 """A server that does what it is told, a fleet of such, and a small experiment on emulated servers."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from profiler.profile_parts import Lifecycle as LifecycleTimes
 from profiler.step_time import StepTimeModel
 from results.recorder import RunRecorder
 from results.run_folder import PolicyFolder
+from testbed.cli import main
 from testbed.demand_meter import DemandMeter
 from testbed.fleet import ServerFleet
 from testbed.gpu_slots import GpuSlots
@@ -403,3 +405,21 @@ def small_scenario(tmp_path: Path) -> SmallScenario:
 @pytest.fixture(scope="session")
 def run_policy() -> Callable[[Experiment, str, Path], PolicyFolder]:
     return _run_policy
+
+
+@pytest.fixture(name="testbed")
+def _command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `testbed ARGUMENTS` in an empty folder; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["testbed", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), told.out, told.err
+
+    return run

@@ -15,7 +15,6 @@ import pytest
 
 from results.run_folder import RunFolder
 from results.summary import RunSummary
-from testbed.cli import main
 from testbed.emulated_server import EmulatedServer
 from testbed.server import ServerError, ServerState
 
@@ -29,22 +28,6 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 from testbed.cli import main
 main()
 """
-
-
-@pytest.fixture
-def testbed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Run the command line in an empty folder; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["testbed", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), told.out, told.err
-
-    return run
 
 
 def summary(folder: Path) -> RunSummary:

@@ -1,13 +1,12 @@
 """`testbed trace`: makes a trace that a scenario can replay, and tells what is in one."""
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed.cli import main
 from workloads.trace import Trace
 
 Command = Callable[..., tuple[int, str, str]]
@@ -15,19 +14,9 @@ SMALL = ["--set", "horizon_h=6", "--set", "mean_requests_per_s=0.05"]
 
 
 @pytest.fixture
-def trace_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+def trace_command(testbed: Command) -> Command:
     """Run `testbed trace` in an empty folder; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["testbed", "trace", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), told.out, told.err
-
-    return run
+    return partial(testbed, "trace")
 
 
 def test_the_same_seed_makes_the_same_bytes_and_another_one_does_not(trace_command: Command) -> None:

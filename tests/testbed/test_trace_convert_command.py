@@ -1,13 +1,12 @@
 """`testbed trace convert`: traces of others become ours, changed as asked, and every loss is said."""
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from testbed.cli import main
 from testbed.trace_changes import TraceChanges
 from workloads.formats.known import FORMATS
 from workloads.trace import Trace
@@ -17,22 +16,12 @@ LABELS = ("--model", "m", "--region", "west", "--tier", "IW-F")
 
 
 @pytest.fixture
-def convert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+def convert(testbed: Command) -> Command:
     """Run `testbed trace convert` in a folder with two Azure files; returns exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
     for day, name in ((10, "code.csv"), (12, "conv.csv")):
         rows = [f"2024-05-{day} {h:02}:{m:02}:00+00:00,{100 + h},{10 + m}\n" for h in range(4) for m in range(60)]
         Path(name).write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(rows) + "cut off\n")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["testbed", "trace", "convert", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), told.out, told.err
-
-    return run
+    return partial(testbed, "trace", "convert")
 
 
 def test_it_says_what_was_read_skipped_and_written(convert: Command) -> None:
@@ -151,11 +140,6 @@ def test_what_cannot_be_done_is_one_line_and_leaves_no_file(arguments: list[str]
     assert sorted(path.name for path in Path().iterdir()) == ["code.csv", "conv.csv", "there.csv"]
 
 
-def test_every_format_is_listed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], convert: Command
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["testbed", "trace", "formats"])
-    with pytest.raises(SystemExit):
-        main()
-    told = capsys.readouterr().out
+def test_every_format_is_listed(testbed: Command) -> None:
+    _, told, _ = testbed("trace", "formats")
     assert all(name in told for name in FORMATS)
