@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from controller.prices import price_per_token
+from controller.program.prices import price_per_token
 from controller.types import (
     Memory,
     Observation,

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from controller.demand import demand_of_period, forecasts
 from controller.draft import PlanDraft, next_multiple, previous_memory
-from controller.forecast import Forecaster
-from controller.ilp import ScalingProblem, solve
+from controller.forecasts.forecast import Forecaster
 from controller.parameters import LongTermParameters
+from controller.program.demand import demand_of_period, forecasts
+from controller.program.ilp import ScalingProblem, solve
 from controller.types import Memory, Observation, SolveReport
 
 

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from controller.arima import Arima
-from controller.forecast import Calibration, Forecaster
-from controller.ilp import SolverSettings
-from controller.seasonal import LastLevel, SeasonalNaive
+from controller.forecasts.arima import Arima
+from controller.forecasts.forecast import Calibration, Forecaster
+from controller.forecasts.seasonal import LastLevel, SeasonalNaive
+from controller.program.ilp import SolverSettings
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from controller.niw import NiwRules
+from controller.rules.niw import NiwRules
 from controller.types import Pool
 from workloads.clock import RunClock
 from workloads.request import Request

@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.niw import NiwRules
 from controller.records import encode
+from controller.rules.niw import NiwRules
 from controller.types import FleetLimits, Placement, Policy, Pool
 from results.recorder import RunRecorder
 from testbed.demand_meter import DemandMeter

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.routing import choose_region, choose_server
+from controller.rules.routing import choose_region, choose_server
 from controller.types import Pool
 from testbed.server import Server
 from workloads.clock import RunClock

@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from controller.catalogue import make_policy
-from controller.ilp import check_limits
 from controller.parameters import LongTermParameters, StaticParameters
+from controller.program.ilp import check_limits
 from controller.types import FleetLimits, Policy
 from results.manifest import ClientRecord, GpuRecord, Lateness, PolicyRecord, RunManifest, SloRecord, Status
 from results.provenance import checkout_commit, host_facts, installed_versions

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from controller.draft import PlanDraft
-from controller.forecast import Forecaster
+from controller.forecasts.forecast import Forecaster
 from controller.long_term import budget_for, next_decision_s
 from controller.parameters import StepwiseParameters
 from controller.thresholds import Bounds, step_by_utilisation

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from controller.demand import demand_of_period, forecasts
-from controller.seasonal import LastLevel
+from controller.forecasts.seasonal import LastLevel
+from controller.program.demand import demand_of_period, forecasts
 from controller.types import Pool
 
 LLAMA_WEST = Pool("llama", "west")

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from controller.arima import Arima, fit_arima, fourier_design
-from controller.forecast import Calibration, Past, conformal_quantile, peak_ratios
-from controller.seasonal import LastLevel, SeasonalNaive
+from controller.forecasts.arima import Arima, fit_arima, fourier_design
+from controller.forecasts.forecast import Calibration, Past, conformal_quantile, peak_ratios
+from controller.forecasts.seasonal import LastLevel, SeasonalNaive
 
 DAY = 96  # steps of 900 s
 
@@ -79,11 +79,11 @@ def test_repeated_forecasts_of_the_past_use_only_what_was_known_then(forecaster)
     if isinstance(forecaster, Arima):
         model = forecaster._fitted(until)
     elif isinstance(forecaster, SeasonalNaive):
-        from controller.seasonal import SeasonalPaths
+        from controller.forecasts.seasonal import SeasonalPaths
 
         model = SeasonalPaths(season_steps=DAY, level_steps=4)
     else:
-        from controller.seasonal import LastLevelPaths
+        from controller.forecasts.seasonal import LastLevelPaths
 
         model = LastLevelPaths(level_steps=4)
     origin = 3 * DAY
@@ -142,7 +142,7 @@ def test_a_fit_that_does_not_converge_says_so_with_the_warning(monkeypatch):
             warnings.warn("Maximum Likelihood optimization failed to converge", UserWarning, stacklevel=1)
             return self
 
-    monkeypatch.setattr("controller.arima.ARIMA", Unconverged)
+    monkeypatch.setattr("controller.forecasts.arima.ARIMA", Unconverged)
     reason = fit_arima(day_and_night(1), order=(3, 1, 2), logs=False, design=np.empty((DAY, 0)))
     assert reason == "the fit did not converge (Maximum Likelihood optimization failed to converge)"
 
@@ -151,7 +151,7 @@ def test_a_fit_that_raises_becomes_a_reason(monkeypatch):
     def broken(*args, **kwargs):
         raise np.linalg.LinAlgError("LU decomposition error")
 
-    monkeypatch.setattr("controller.arima.ARIMA", broken)
+    monkeypatch.setattr("controller.forecasts.arima.ARIMA", broken)
     answer = Arima().forecast(past(day_and_night(3)), steps=4, upper_quantile=0.9)
     assert answer.fell_back_because.startswith("arima: the fit failed: LinAlgError: LU decomposition error")
 

@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from controller.demand import Demand
-from controller.ilp import ScalingProblem, SolverSettings, check_limits, solve
+from controller.program.demand import Demand
+from controller.program.ilp import ScalingProblem, SolverSettings, check_limits, solve
 from controller.types import Capacity, FleetLimits, Placement, Pool
 
 EXACT = SolverSettings(gap=0.0)

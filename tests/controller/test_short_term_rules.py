@@ -5,10 +5,10 @@ import math
 import pytest
 
 from controller.catalogue import make_policy, policy_names
-from controller.niw import NiwRules
-from controller.ordering import Order, OrderingRules, priority
 from controller.parameters import ReactiveParameters
-from controller.routing import choose_region, choose_server
+from controller.rules.niw import NiwRules
+from controller.rules.ordering import Order, OrderingRules, priority
+from controller.rules.routing import choose_region, choose_server
 from workloads.request import Request, Tier
 
 

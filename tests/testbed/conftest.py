@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.niw import NiwRules
+from controller.rules.niw import NiwRules
 from controller.types import Capacity, FleetLimits, Placement, Pool, ScalingPlan
 from profiler.profile import ServerProfile
 from profiler.profile_parts import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.niw import NiwRules
+from controller.rules.niw import NiwRules
 from controller.types import Pool
 from testbed.niw_queue import NiwQueue
 from testbed.router import Router

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 
 import pulp
 
-from controller.demand import Demand
-from controller.prices import hourly_price, start_up_price
+from controller.program.demand import Demand
+from controller.program.prices import hourly_price, start_up_price
 from controller.types import FleetLimits, Placement, Pool, SolveReport
 
 _TOLERANCE = 1e-6

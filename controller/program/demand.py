@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.forecast import Forecaster, Past
+from controller.forecasts.forecast import Forecaster, Past
 from controller.history import DemandHistory, Series
 from controller.types import Forecast, Pool
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.forecast import (
+from controller.forecasts.forecast import (
     DEFAULT_CALIBRATION,
     Calibration,
     NotForecastable,

@@ -16,7 +16,7 @@ from scipy.signal import lfilter
 from statsmodels.tsa.arima.model import ARIMA
 from threadpoolctl import ThreadpoolController
 
-from controller.forecast import (
+from controller.forecasts.forecast import (
     DEFAULT_CALIBRATION,
     Calibration,
     NotForecastable,
@@ -26,8 +26,8 @@ from controller.forecast import (
     calibrated_forecast,
     normal_quantile,
 )
+from controller.forecasts.seasonal import SeasonalNaive
 from controller.history import Series
-from controller.seasonal import SeasonalNaive
 from controller.types import Forecast
 
 _EXPLODED = 5.0

@@ -1,0 +1,1 @@
+"""The least GPU-hours that any controller needs, with perfect foresight."""
