@@ -1,6 +1,7 @@
 """A plan in the making: every change a policy asks for passes here, where quotas and minimums are kept."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from controller.program.prices import price_per_token
@@ -9,8 +10,8 @@ from controller.types import (
     Observation,
     Placement,
     PlacementState,
-    Pool,
     ScalingPlan,
+    Silo,
     SolveReport,
     Step,
 )
@@ -23,19 +24,19 @@ class PlanDraft:
     """Starts from the servers that are starting or ready now; `add` and `remove` grant what the limits allow.
 
     A server to add needs GPUs that are free now: those of starting, ready and draining servers are taken, also those
-    of servers that this same plan removes, until they have drained. A server is removed only while its pool
+    of servers that this same plan removes, until they have drained. A server is removed only while its silo
     keeps the minimum. So a plan made here never exceeds a quota that was kept before.
     """
 
     def __init__(self, seen: Observation) -> None:
         self.seen = seen
         self.limits = seen.limits
-        self.pools: dict[Pool, tuple[Placement, ...]] = {}
+        self.silos: dict[Silo, tuple[Placement, ...]] = {}
         for placement in seen.limits.placements():
-            self.pools[placement.pool] = (*self.pools.get(placement.pool, ()), placement)
-        for pool, placements in self.pools.items():
-            self.pools[pool] = tuple(sorted(placements, key=lambda p: price_per_token(seen.limits, p)))
-        self.counts = {p: self.state(p).active for placements in self.pools.values() for p in placements}
+            self.silos[placement.silo] = (*self.silos.get(placement.silo, ()), placement)
+        for silo, placements in self.silos.items():
+            self.silos[silo] = tuple(sorted(placements, key=lambda p: price_per_token(seen.limits, p)))
+        self.counts = {p: self.state(p).active for placements in self.silos.values() for p in placements}
         self._free = dict(seen.limits.quota_gpus)
         for placement in self.counts:
             state = self.state(placement)
@@ -49,9 +50,9 @@ class PlanDraft:
         """Whether one more server of the placement finds free GPUs."""
         return self._free[placement.region, placement.gpu_type] + _TOLERANCE >= self._gpus(placement)
 
-    def in_pool(self, pool: Pool) -> int:
-        """Servers of the pool in the plan so far."""
-        return sum(self.counts[p] for p in self.pools[pool])
+    def in_silo(self, silo: Silo) -> int:
+        """Servers of the silo in the plan so far."""
+        return sum(self.counts[p] for p in self.silos[silo])
 
     def add(self, placement: Placement, servers: int, reason: str) -> int:
         """Add up to `servers` as far as free GPUs go; the number added."""
@@ -64,21 +65,21 @@ class PlanDraft:
         return granted
 
     def remove(self, placement: Placement, servers: int, reason: str) -> int:
-        """Remove up to `servers` as far as the pool's minimum goes; the number removed."""
-        spare = self.in_pool(placement.pool) - self.limits.min_servers
+        """Remove up to `servers` as far as the silo's minimum goes; the number removed."""
+        spare = self.in_silo(placement.silo) - self.limits.min_servers
         granted = max(0, min(servers, spare, self.counts[placement]))
         short = f"; {granted} of {servers} above the minimum of {self.limits.min_servers}"
         self._change(placement, -granted, reason + (short if 0 < granted < servers else ""))
         return granted
 
     def restore_minimums(self) -> None:
-        """Bring every pool to the minimum, cheapest GPU type first."""
+        """Bring every silo to the minimum, cheapest GPU type first."""
         least = self.limits.min_servers
-        for pool, placements in self.pools.items():
+        for silo, placements in self.silos.items():
             for placement in placements:
-                have = self.in_pool(pool)
+                have = self.in_silo(silo)
                 if have < least:
-                    self.add(placement, least - have, f"{have} servers in the pool, below the minimum of {least}")
+                    self.add(placement, least - have, f"{have} servers, below the minimum of {least}")
 
     def move_to(self, wanted: Mapping[Placement, int], reason: Callable[[int], str]) -> None:
         """Go to these counts as far as the limits allow: removals of GPU types dear for their work first.
@@ -93,7 +94,14 @@ class PlanDraft:
             if self.counts[placement] < count:
                 self.add(placement, count - self.counts[placement], reason(count))
 
-    def plan(self, *, next_decision_s: float, memory: Memory, solve: SolveReport | None = None) -> ScalingPlan:
+    def plan(
+        self,
+        *,
+        next_decision_s: float,
+        memory: Memory,
+        solve: SolveReport | None = None,
+        sleeping: Mapping[Placement, int] = MappingProxyType({}),
+    ) -> ScalingPlan:
         """The plan; the placements changed enter `memory.last_change_s` with the time of this observation."""
         changed = dict(memory.last_change_s)
         changed.update(dict.fromkeys(self._steps, self.seen.at_s))
@@ -102,12 +110,8 @@ class PlanDraft:
             next_decision_s=next_decision_s,
             steps=tuple(self._steps.values()),
             solve=solve,
-            memory=Memory(
-                budget=memory.budget,
-                budget_until_s=memory.budget_until_s,
-                forecasts=memory.forecasts,
-                last_change_s=MappingProxyType(changed),
-            ),
+            sleeping=sleeping,
+            memory=replace(memory, last_change_s=MappingProxyType(changed)),
         )
 
     def _gpus(self, placement: Placement) -> float:

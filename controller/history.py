@@ -1,7 +1,8 @@
-"""Demand seen so far: tokens/s on a regular grid, by (model, region of origin), interactive and NIW apart."""
+"""Demand and service seen so far, on a regular grid, by (model, region of origin), interactive and NIW apart."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,16 @@ class DemandHistory:
 
     `interactive` and `niw` map (model, region of origin) to arrays of one length; bins before 0 are history that the
     scenario supplied. Prompt tokens count in the bin in which the request arrived, output tokens in the one in which
-    the answer ended: nothing is counted before it can be known.
+    the answer ended: nothing is counted before it can be known. `ended` and `missed` are interactive requests per bin:
+    those that ended in it, however they did, and those of them that missed their SLO; 0 before the run.
     """
 
     bin_s: float
     until_s: float
     interactive: Mapping[Key, Series]
     niw: Mapping[Key, Series]
+    ended: Mapping[Key, Series] = field(default_factory=lambda: MappingProxyType({}))
+    missed: Mapping[Key, Series] = field(default_factory=lambda: MappingProxyType({}))
 
     def resampled(self, key: Key, step_s: float) -> Series:
         """Mean tokens/s of `key`, interactive, on a grid of `step_s` (a multiple of `bin_s`) aligned to time 0.

@@ -1,6 +1,6 @@
 """The long-term half of LT-I, LT-U and LT-UA: once a period, forecast, solve, and remember the answer as a budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from controller.draft import PlanDraft, next_multiple, previous_memory
@@ -34,7 +34,7 @@ def budget_for(seen: Observation, parameters: LongTermParameters, forecaster: Fo
     if not _has_history(seen, parameters.forecast.step_s):
         standing = MappingProxyType(PlanDraft(seen).counts)
         until_s = next_multiple(seen.at_s, parameters.forecast.step_s)
-        held = Memory(budget=standing, budget_until_s=until_s, last_change_s=memory.last_change_s)
+        held = replace(memory, budget=standing, budget_until_s=until_s)
         return Budget(memory=held, solve=None, source="standing, no history yet")
     from_s = float(now_s // parameters.period_s) * parameters.period_s
     until_s = from_s + parameters.period_s
@@ -63,11 +63,11 @@ def budget_for(seen: Observation, parameters: LongTermParameters, forecaster: Fo
         ),
         parameters.solver.settings(),
     )
-    chosen = Memory(
+    chosen = replace(
+        memory,
         budget=MappingProxyType(dict(solution.counts)),
         budget_until_s=until_s,
         forecasts=MappingProxyType(given),
-        last_change_s=memory.last_change_s,
     )
     return Budget(memory=chosen, solve=solution.report, source=f"of the program for {from_s:g} s to {until_s:g} s")
 

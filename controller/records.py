@@ -3,12 +3,14 @@
 A record carries what the record before it does not: the new bins of demand, and limits, budget and forecasts only where
 they changed. Floats keep every bit, so that a policy fed with a decoded observation gives the recorded plan.
 
-    seen  at_s, placements [[model, region, gpu_type, {state}]], niw_queued_tokens {model: tokens},
-          demand {bin_s, until_s, bins, interactive [[model, region, [tokens/s]]], niw}: the new bins; `bins` is how
-          many the observation held; and in a first record limits and, where there was one, previous (a plan)
-    plan  counts [[model, region, gpu_type, servers]], next_decision_s, steps [{placement, change, reason}], solve,
-          memory {budget, budget_until_s, forecasts [[model, region, {forecast}]], last_change_s, unchanged}: a name in
-          `unchanged` stands as in the record before and its list is empty
+    seen  at_s, placements [[model, region, gpu_type, role, {state}]], niw_queued_tokens {model: tokens},
+          demand {bin_s, until_s, bins, interactive [[model, region, [tokens/s]]], niw, ended, missed}: the new bins;
+          `bins` is how many the observation held; limits in a first record and where they changed; and in a first
+          record, where there was one, previous (a plan)
+    plan  counts [[model, region, gpu_type, role, servers]], sleeping likewise, next_decision_s,
+          steps [{placement, change, reason}], solve,
+          memory {budget, budget_until_s, forecasts [[model, region, {forecast}]], last_change_s, numbers [[name,
+          value]], unchanged}: a name in `unchanged` stands as in the record before and its list is empty
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,7 @@ import numpy as np
 
 from controller.history import DemandHistory, Key, Series
 from controller.types import (
+    Binding,
     Capacity,
     FleetLimits,
     Forecast,
@@ -28,6 +31,7 @@ from controller.types import (
     Placement,
     PlacementState,
     Pool,
+    Role,
     ScalingPlan,
     SolveReport,
     Step,
@@ -35,31 +39,41 @@ from controller.types import (
 
 Record = dict[str, Any]
 
-_REMEMBERED = ("budget", "forecasts", "last_change_s")
+_REMEMBERED = ("budget", "forecasts", "last_change_s", "numbers")
+_SERIES = ("interactive", "niw", "ended", "missed")
 
 
-def encode(seen: Observation, plan: ScalingPlan, since_s: float | None) -> Record:
-    """One decision as JSON-able values; `since_s` is `seen.demand.until_s` of the record before, None for the first.
+def encode(seen: Observation, plan: ScalingPlan, before: Observation | None) -> Record:
+    """One decision as JSON-able values; `before` is the observation of the record before, None for the first.
 
     A first record stands alone: it holds the limits, all of the history and, where there is one, the previous plan.
     """
-    before = seen.previous.memory if since_s is not None and seen.previous is not None else None
+    remembered = seen.previous.memory if before is not None and seen.previous is not None else None
     observed: Record = {
         "at_s": seen.at_s,
         "placements": [[*p, _flat(state)] for p, state in seen.placements.items()],
-        "demand": _demand_to_json(seen.demand, since_s),
+        "demand": _demand_to_json(seen.demand, None if before is None else before.demand.until_s),
         "niw_queued_tokens": dict(seen.niw_queued_tokens),
     }
-    if since_s is None:
+    if before is None or seen.limits != before.limits:
         observed["limits"] = _limits_to_json(seen.limits)
-        if seen.previous is not None:
-            observed["previous"] = _plan_to_json(seen.previous, None)
-    return {"seen": observed, "plan": _plan_to_json(plan, before)}
+    if before is None and seen.previous is not None:
+        observed["previous"] = _plan_to_json(seen.previous, None)
+    return {"seen": observed, "plan": _plan_to_json(plan, remembered)}
 
 
 def _flat(state: PlacementState) -> Record:
     """As `asdict`, for a dataclass of plain values: this runs for every placement of every decision."""
     return {name: getattr(state, name) for name in PlacementState.__slots__}
+
+
+def _state(given: Record) -> PlacementState:
+    return PlacementState(**{**given, "ready_at_s": tuple(given["ready_at_s"])})
+
+
+def _placement(place: list[str]) -> Placement:
+    model, region, gpu_type, role = place
+    return Placement(model, region, gpu_type, Role(role))
 
 
 def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan]]:
@@ -73,25 +87,23 @@ def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan
     observed = [record["seen"] for record in given]
     if "limits" not in observed[0]:
         raise ValueError("the first decision record has no limits; decode a run's decisions from its first record on")
-    limits = _limits_from_json(observed[0]["limits"])
-    interactive, ends = _joined(observed, "interactive")
-    niw, niw_ends = _joined(observed, "niw")
+    joined = {kind: _joined(observed, kind) for kind in _SERIES}
     previous = _plan_from_json(observed[0]["previous"], None) if "previous" in observed[0] else None
+    limits = _limits_from_json(observed[0]["limits"])
     decisions = []
-    for record, end, niw_end in zip(given, ends, niw_ends, strict=True):
+    for index, record in enumerate(given):
         row = record["seen"]
         demand = row["demand"]
+        if index and "limits" in row:
+            limits = _limits_from_json(row["limits"])
         seen = Observation(
             at_s=row["at_s"],
             limits=limits,
-            placements=MappingProxyType(
-                {Placement(*place): PlacementState(**state) for *place, state in row["placements"]}
-            ),
+            placements=MappingProxyType({_placement(place): _state(state) for *place, state in row["placements"]}),
             demand=DemandHistory(
                 bin_s=demand["bin_s"],
                 until_s=demand["until_s"],
-                interactive=_cut(interactive, end, demand["bins"]),
-                niw=_cut(niw, niw_end, demand["bins"]),
+                **{kind: _cut(series, ends[index], demand["bins"]) for kind, (series, ends) in joined.items()},
             ),
             niw_queued_tokens=MappingProxyType(dict(row["niw_queued_tokens"])),
             previous=previous,
@@ -117,9 +129,8 @@ def _demand_to_json(demand: DemandHistory, since_s: float | None) -> Record:
     return {
         "bin_s": demand.bin_s,
         "until_s": demand.until_s,
-        "bins": max((len(series) for series in (*demand.interactive.values(), *demand.niw.values())), default=0),
-        "interactive": _series_to_json(demand.interactive, new),
-        "niw": _series_to_json(demand.niw, new),
+        "bins": max((len(series) for kind in _SERIES for series in getattr(demand, kind).values()), default=0),
+        **{kind: _series_to_json(getattr(demand, kind), new) for kind in _SERIES},
     }
 
 
@@ -159,6 +170,7 @@ def _plan_to_json(plan: ScalingPlan, before: Memory | None) -> Record:
     unchanged = [name for name in _REMEMBERED if before is not None and getattr(memory, name) == getattr(before, name)]
     return {
         "counts": [[*placement, count] for placement, count in plan.counts.items()],
+        "sleeping": [[*placement, count] for placement, count in plan.sleeping.items()],
         "next_decision_s": plan.next_decision_s,
         "steps": [{"placement": list(s.placement), "change": s.change, "reason": s.reason} for s in plan.steps],
         "solve": None if plan.solve is None else asdict(plan.solve),
@@ -169,6 +181,7 @@ def _plan_to_json(plan: ScalingPlan, before: Memory | None) -> Record:
             if "forecasts" in unchanged
             else [[*pool, asdict(f)] for pool, f in memory.forecasts.items()],
             "last_change_s": [] if "last_change_s" in unchanged else [[*p, s] for p, s in memory.last_change_s.items()],
+            "numbers": [] if "numbers" in unchanged else [[*item] for item in memory.numbers.items()],
             "unchanged": unchanged,
         },
     }
@@ -177,20 +190,26 @@ def _plan_to_json(plan: ScalingPlan, before: Memory | None) -> Record:
 def _plan_from_json(given: Record, before: Memory | None) -> ScalingPlan:
     memory = given["memory"]
     new: dict[str, Mapping[Any, Any]] = {
-        "budget": {Placement(*place): count for *place, count in memory["budget"]},
+        "budget": {_placement(place): count for *place, count in memory["budget"]},
         "forecasts": {Pool(*pool): _forecast(fields) for *pool, fields in memory["forecasts"]},
-        "last_change_s": {Placement(*place): at_s for *place, at_s in memory["last_change_s"]},
+        "last_change_s": {_placement(place): at_s for *place, at_s in memory["last_change_s"]},
+        "numbers": dict(memory["numbers"]),
     }
     kept = {name: getattr(before, name) if name in memory["unchanged"] else MappingProxyType(new[name]) for name in new}
     return ScalingPlan(
-        counts=MappingProxyType({Placement(*place): count for *place, count in given["counts"]}),
+        counts=MappingProxyType({_placement(place): count for *place, count in given["counts"]}),
+        sleeping=MappingProxyType({_placement(place): count for *place, count in given["sleeping"]}),
         next_decision_s=given["next_decision_s"],
         steps=tuple(
-            Step(placement=Placement(*s["placement"]), change=s["change"], reason=s["reason"]) for s in given["steps"]
+            Step(placement=_placement(s["placement"]), change=s["change"], reason=s["reason"]) for s in given["steps"]
         ),
-        solve=None if given["solve"] is None else SolveReport(**given["solve"]),
+        solve=None if given["solve"] is None else _solve(given["solve"]),
         memory=Memory(budget_until_s=memory["budget_until_s"], **kept),
     )
+
+
+def _solve(fields: Record) -> SolveReport:
+    return SolveReport(**{**fields, "binding": tuple(Binding(**row) for row in fields["binding"])})
 
 
 def _forecast(fields: Record) -> Forecast:
@@ -205,6 +224,8 @@ def _limits_to_json(limits: FleetLimits) -> Record:
         "capacity": [[*key, asdict(capacity)] for key, capacity in limits.capacity.items()],
         "quota_gpus": [[*key, gpus] for key, gpus in limits.quota_gpus.items()],
         "min_servers": limits.min_servers,
+        "roles": list(limits.roles),
+        "rtt_s": [[*key, seconds] for key, seconds in limits.rtt_s.items()],
     }
 
 
@@ -215,4 +236,6 @@ def _limits_from_json(given: Record) -> FleetLimits:
         capacity=MappingProxyType({(m, gpu_type): Capacity(**fields) for m, gpu_type, fields in given["capacity"]}),
         quota_gpus=MappingProxyType({(region, gpu_type): gpus for region, gpu_type, gpus in given["quota_gpus"]}),
         min_servers=given["min_servers"],
+        roles=tuple(map(Role, given["roles"])),
+        rtt_s=MappingProxyType({(origin, region): seconds for origin, region, seconds in given["rtt_s"]}),
     )

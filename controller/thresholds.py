@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from controller.draft import PlanDraft
 from controller.parameters import Thresholds
-from controller.types import Placement, Pool
+from controller.types import Placement, Pool, Silo
 
 _SLACK_S = 1e-6
 
@@ -28,53 +28,56 @@ def step_by_utilisation(
     last_change_s: Mapping[Placement, float],
     bounds: Bounds | None = None,
 ) -> None:
-    """At most one step for each pool: +1 where any of its placements is above `scale_out_above`, on the GPU type
+    """At most one step for each silo: +1 where any of its placements is above `scale_out_above`, on the GPU type
     cheapest for the work that has room; else -1 where one is below `scale_in_below`, on the dearest of these.
 
     Without `bounds` only the fleet's limits hold. Placements without a READY server have no utilisation: they are
-    never scaled in, and a pool without any server gets one when its model is in demand.
+    never scaled in, and a silo without any server gets one when its model is in demand.
     """
-    for pool, placements in draft.pools.items():
+    for silo, placements in draft.silos.items():
         quiet_s = draft.seen.at_s - max(last_change_s.get(p, float("-inf")) for p in placements)
-        if quiet_s + _SLACK_S >= thresholds.cooldown_out_s and _step_out(draft, thresholds, pool, bounds):
+        if quiet_s + _SLACK_S >= thresholds.cooldown_out_s and _step_out(draft, thresholds, silo, bounds):
             continue
         if quiet_s + _SLACK_S >= thresholds.cooldown_in_s:
-            _step_in(draft, thresholds, pool, bounds)
+            _step_in(draft, thresholds, silo, bounds)
 
 
-def _step_out(draft: PlanDraft, thresholds: Thresholds, pool: Pool, bounds: Bounds | None) -> bool:
-    placements = draft.pools[pool]
+def _step_out(draft: PlanDraft, thresholds: Thresholds, silo: Silo, bounds: Bounds | None) -> bool:
+    placements = draft.silos[silo]
     hottest = max((draft.state(p).utilisation for p in placements if draft.state(p).ready > 0), default=None)
     if hottest is not None and hottest > thresholds.scale_out_above:
         because = f"utilisation {hottest:.2f} > {thresholds.scale_out_above:.2f}"
-    elif draft.in_pool(pool) == 0 and in_demand(draft, pool):
+    elif draft.in_silo(silo) == 0 and in_demand(draft, silo):
         because = "requests and no server"
     else:
         return False
     for placement in placements:
         if bounds is not None and draft.counts[placement] >= bounds.most[placement]:
             continue
-        budget = "" if bounds is None else bounds.beyond.get(pool, f"below budget {bounds.most[placement]}")
+        budget = "" if bounds is None else bounds.beyond.get(silo.pool, f"below budget {bounds.most[placement]}")
         if draft.add(placement, 1, ", ".join(filter(None, (because, budget)))):
             return True
     return False
 
 
-def _step_in(draft: PlanDraft, thresholds: Thresholds, pool: Pool, bounds: Bounds | None) -> None:
-    for placement in reversed(draft.pools[pool]):
+def _step_in(draft: PlanDraft, thresholds: Thresholds, silo: Silo, bounds: Bounds | None) -> None:
+    for placement in reversed(draft.silos[silo]):
         state = draft.state(placement)
         if state.ready == 0 or state.utilisation >= thresholds.scale_in_below:
             continue
         if bounds is not None and draft.counts[placement] <= bounds.least[placement]:
             continue
         because = f"utilisation {state.utilisation:.2f} < {thresholds.scale_in_below:.2f}"
-        budget = "" if bounds is None else bounds.beyond.get(pool, f"above budget {bounds.least[placement]}")
+        budget = "" if bounds is None else bounds.beyond.get(silo.pool, f"above budget {bounds.least[placement]}")
         if draft.remove(placement, 1, ", ".join(filter(None, (because, budget)))):
             return
 
 
-def in_demand(draft: PlanDraft, pool: Pool) -> bool:
-    """Whether the pool's model was asked for in its region in the last bin, or NIW requests wait for the model."""
-    demand = draft.seen.demand
+def in_demand(draft: PlanDraft, silo: Silo) -> bool:
+    """Whether the silo's model was asked for in its region in the last bin, or NIW requests wait for the model; of
+    each only what the silo takes.
+    """
+    demand, pool = draft.seen.demand, silo.pool
     asked = pool in demand.interactive and demand.latest(pool, demand.bin_s) > 0
-    return asked or draft.seen.niw_queued_tokens.get(pool.model, 0) > 0
+    waits = draft.seen.niw_queued_tokens.get(pool.model, 0) > 0
+    return (asked and silo.role.takes_interactive) or (waits and silo.role.takes_niw)

@@ -1,4 +1,4 @@
-"""Counts tokens as they come: the demand that forecasts see."""
+"""Counts tokens as they come, and requests as they end: what policies see of demand and service."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,14 +6,16 @@ import numpy as np
 
 from controller.history import DemandHistory, Key, Series
 from workloads.completion import Completion
-from workloads.request import Request
+from workloads.request import Request, Tier
+from workloads.slo import Slo
 
 
 class DemandMeter:
     """Tokens/s in bins of `bin_s`, by (model, region of origin), interactive and NIW apart.
 
     Prompt tokens count when the request arrives, output tokens when the answer has ended. `interactive_before` and
-    `niw_before` are tokens/s of bins before time 0, oldest first.
+    `niw_before` are tokens/s of bins before time 0, oldest first. Interactive requests that end are counted too, and
+    those of them that `slos` say missed their SLO.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class DemandMeter:
         bin_s: float,
         interactive_before: Mapping[Key, Series],
         niw_before: Mapping[Key, Series],
+        slos: Mapping[Tier, Slo],
     ) -> None:
         self._bin_s = bin_s
         keys = tuple(keys)
@@ -31,6 +34,9 @@ class DemandMeter:
         )
         self._interactive = {key: self._opened(interactive_before.get(key)) for key in keys}
         self._niw = {key: self._opened(niw_before.get(key)) for key in keys}
+        self._ended = {key: self._opened(None) for key in keys}
+        self._missed = {key: self._opened(None) for key in keys}
+        self._slos = slos
 
     def _opened(self, before: Series | None) -> Series:
         series = np.zeros(self._bins_before + 1024)
@@ -39,20 +45,28 @@ class DemandMeter:
         return series
 
     def arrived(self, request: Request, now_s: float) -> None:
-        self._add(request, request.prompt_tokens, now_s)
+        self._count_tokens(request, request.prompt_tokens, now_s)
 
     def ended(self, completion: Completion, now_s: float) -> None:
+        request = completion.request
         if completion.output_tokens:
-            self._add(completion.request, completion.output_tokens, now_s)
+            self._count_tokens(request, completion.output_tokens, now_s)
+        if request.tier.interactive:
+            key = (request.model, request.region)
+            self._add(self._ended, key, 1.0, now_s)
+            if not self._slos[request.tier].met_by(completion):
+                self._add(self._missed, key, 1.0, now_s)
 
-    def _add(self, request: Request, tokens: int, now_s: float) -> None:
+    def _count_tokens(self, request: Request, tokens: int, now_s: float) -> None:
         table = self._interactive if request.tier.interactive else self._niw
-        key = (request.model, request.region)
+        self._add(table, (request.model, request.region), tokens / self._bin_s, now_s)
+
+    def _add(self, table: dict[Key, Series], key: Key, amount: float, now_s: float) -> None:
         index = self._bins_before + self._bins_until(now_s)
         series = table[key]
         if index >= len(series):
             series = table[key] = np.concatenate([series, np.zeros(max(len(series), index + 1 - len(series)))])
-        series[index] += tokens / self._bin_s
+        series[index] += amount
 
     def history(self, now_s: float) -> DemandHistory:
         """The whole bins up to now. The arrays are views: past bins do not change any more."""
@@ -63,6 +77,8 @@ class DemandMeter:
             until_s=bins * self._bin_s,
             interactive={key: _past(series, count) for key, series in self._interactive.items()},
             niw={key: _past(series, count) for key, series in self._niw.items()},
+            ended={key: _past(series, count) for key, series in self._ended.items()},
+            missed={key: _past(series, count) for key, series in self._missed.items()},
         )
 
     def _bins_until(self, now_s: float) -> int:

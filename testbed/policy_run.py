@@ -6,7 +6,7 @@ from pathlib import Path
 
 from controller.records import encode
 from controller.rules.niw import NiwRules
-from controller.types import FleetLimits, Placement, Policy, Pool
+from controller.types import FleetLimits, Observation, Placement, Policy, Pool
 from results.recorder import RunRecorder
 from testbed.demand_meter import DemandMeter
 from testbed.fleet import ServerFleet
@@ -74,7 +74,7 @@ class PolicyRun:
         self._progress = progress
         self._folder = folder
         self._clock = RunClock()
-        self._recorded_until_s: float | None = None
+        self._recorded: Observation | None = None
         self._requests = asyncio.TaskGroup()
         self._placement_of: dict[str, Placement] = {}
         self._before_start: list[tuple[float, str, ServerState, str]] = []
@@ -89,6 +89,7 @@ class PolicyRun:
             bin_s=scenario.demand_bin_s,
             interactive_before=setting.load.interactive_before,
             niw_before=setting.load.niw_before,
+            slos=scenario.slos(),
         )
         self._router = Router(
             clock=self._clock,
@@ -265,8 +266,8 @@ class PolicyRun:
             seen = await self._fleet.observe()
             # In real time a solver must not hold up the load generator; in virtual time this runs at once.
             plan = await loop.run_in_executor(None, self._policy.decide, seen)
-            self._recorder.decision(encode(seen, plan, self._recorded_until_s))
-            self._recorded_until_s = seen.demand.until_s
+            self._recorder.decision(encode(seen, plan, self._recorded))
+            self._recorded = seen
             await self._fleet.apply(plan)
             await self._clock.sleep_until(plan.next_decision_s)
 

@@ -6,7 +6,7 @@ from controller.draft import PlanDraft
 from controller.forecasts.forecast import Forecaster
 from controller.long_term import budget_for, next_decision_s
 from controller.parameters import LongTermParameters
-from controller.types import Observation, ScalingPlan
+from controller.types import Observation, Role, ScalingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,7 @@ class LongTermImmediate:
 
     parameters: LongTermParameters
     name: str = "lt-i"
+    roles: tuple[Role, ...] = (Role.SHARED,)
     _forecaster: Forecaster = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

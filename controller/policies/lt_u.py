@@ -7,7 +7,7 @@ from controller.forecasts.forecast import Forecaster
 from controller.long_term import budget_for, next_decision_s
 from controller.parameters import StepwiseParameters
 from controller.thresholds import Bounds, step_by_utilisation
-from controller.types import Memory, Observation, ScalingPlan
+from controller.types import Memory, Observation, Role, ScalingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,7 @@ class LongTermByUtilisation:
 
     parameters: StepwiseParameters
     name: str = "lt-u"
+    roles: tuple[Role, ...] = (Role.SHARED,)
     _forecaster: Forecaster = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

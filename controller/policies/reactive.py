@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from controller.draft import PlanDraft, next_multiple, previous_memory
 from controller.parameters import ReactiveParameters
 from controller.thresholds import step_by_utilisation
-from controller.types import Observation, ScalingPlan
+from controller.types import Observation, Role, ScalingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,7 @@ class Reactive:
 
     parameters: ReactiveParameters
     name: str = "reactive"
+    roles: tuple[Role, ...] = (Role.SHARED,)
 
     def decide(self, seen: Observation) -> ScalingPlan:
         memory = previous_memory(seen)

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from controller.draft import PlanDraft, next_multiple, previous_memory
 from controller.parameters import StaticParameters
-from controller.types import Memory, Observation, Placement, ScalingPlan
+from controller.types import Memory, Observation, Placement, Role, ScalingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,7 @@ class Static:
 
     parameters: StaticParameters
     name: str = "static"
+    roles: tuple[Role, ...] = (Role.SHARED,)
 
     def decide(self, seen: Observation) -> ScalingPlan:
         """Raises ValueError when a count is given for a placement that does not exist."""
@@ -31,7 +32,7 @@ class Static:
     def _counts(self, draft: PlanDraft) -> dict[Placement, int]:
         counts = dict(draft.counts)
         if self.parameters.servers_per_pool is not None:
-            for placements in draft.pools.values():
+            for placements in draft.silos.values():
                 cheapest = placements[0]
                 counts.update({p: self.parameters.servers_per_pool if p == cheapest else 0 for p in placements})
         by_name = {str(placement): placement for placement in counts}

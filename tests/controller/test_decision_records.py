@@ -39,7 +39,7 @@ def a_run(policy, make_limits, make_seen, decisions=40):
     limits = make_limits(quota=8.0)
     rng = np.random.default_rng(5)
     load = {key: rng.gamma(2.0, 900.0, 240) for key in [(m, r) for m in limits.models for r in limits.regions]}
-    pairs, lines, previous, since_s = [], [], None, None
+    pairs, lines, previous, before = [], [], None, None
     counts = dict.fromkeys(limits.placements(), 2)
     at_s = 3000.0
     for _ in range(decisions):
@@ -55,8 +55,8 @@ def a_run(policy, make_limits, make_seen, decisions=40):
         seen = make_seen(limits, states, at_s=at_s, demand=history, previous=previous)
         plan = policy.decide(seen)
         pairs.append((seen, plan))
-        lines.append(json.dumps(encode(seen, plan, since_s), allow_nan=False))
-        previous, since_s, counts = plan, seen.demand.until_s, dict(plan.counts)
+        lines.append(json.dumps(encode(seen, plan, before), allow_nan=False))
+        previous, before, counts = plan, seen, dict(plan.counts)
         at_s = plan.next_decision_s + 0.003
     return pairs, lines
 

@@ -58,7 +58,7 @@ def solve(termination: str = "Optimal Solution Found", shortfall: float = 0.0) -
 def recorded() -> list[dict]:
     """Three decisions: a solve with a forecast, one that keeps the forecast, one with a forecast that fell back."""
     records = []
-    previous, since_s = None, None
+    previous, before = None, None
     for index, made in enumerate((forecast(0.0), forecast(0.0), forecast(120.0, "too little history"))):
         at_s = 60.0 * index
         series = {("m", "west"): np.ones(5 + index)}
@@ -77,8 +77,8 @@ def recorded() -> list[dict]:
             solve=solve() if index == 0 else None,
             memory=Memory(forecasts=MappingProxyType({POOL: made})),
         )
-        records.append(encode(seen, plan, since_s))
-        previous, since_s = plan, at_s
+        records.append(encode(seen, plan, before))
+        previous, before = plan, seen
     return records
 
 

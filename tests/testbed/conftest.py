@@ -34,6 +34,7 @@ from testbed.virtual_time import VirtualTimeLoop
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
+from workloads.slo import SAGESERVE_SLOS
 
 Change = tuple[float, str, ServerState, str]
 WEST = Placement("m", "west", "h100")
@@ -192,7 +193,7 @@ class SmallFleet:
         self.completions: list[Completion] = []
         self._change = change
         pools = tuple(Pool(model, region) for model in sizes for region in ("west", "east"))
-        self.meter = DemandMeter(pools, bin_s=60.0, interactive_before={}, niw_before={})
+        self.meter = DemandMeter(pools, bin_s=60.0, interactive_before={}, niw_before={}, slos=SAGESERVE_SLOS)
         preferred = {"west": ("west", "east"), "east": ("east", "west")}
         self.router = Router(
             clock=self.clock,

@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 from testbed.demand_meter import DemandMeter
 from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
+from workloads.slo import SAGESERVE_SLOS
 
 WEST, EAST = ("m", "west"), ("m", "east")
 
 
 def meter(**before: Any) -> DemandMeter:
     return DemandMeter(
-        (WEST, EAST), bin_s=60.0, interactive_before=before.get("interactive", {}), niw_before=before.get("niw", {})
+        (WEST, EAST),
+        bin_s=60.0,
+        interactive_before=before.get("interactive", {}),
+        niw_before=before.get("niw", {}),
+        slos=SAGESERVE_SLOS,
     )
 
 
@@ -133,3 +138,17 @@ def test_no_bin_changes_once_it_has_been_shown(told: list[Any], looks: list[floa
     assert sum(float(s.sum()) for table in (total.interactive, total.niw) for s in table.values()) * 60.0 == (
         pytest.approx(tokens)
     )
+
+
+def test_interactive_requests_that_end_are_counted_and_those_that_missed_their_slo(make_request: Any) -> None:
+    counted = meter(interactive={WEST: np.array([5.0])})
+    failed = make_request(arrival_s=30.0, tokens=1200)
+    done = make_request(arrival_s=30.0, tokens=1200)
+    batch = make_request(arrival_s=30.0, tokens=1200, tier=Tier.NIW)
+    counted.ended(ended(failed, 70.0, 1), 70.0)
+    counted.ended(ended(done, 70.0, done.output_tokens), 70.0)
+    counted.ended(ended(batch, 70.0, 1), 70.0)
+    history = counted.history(120.0)
+    assert history.ended[WEST].tolist() == [0.0, 0.0, 2.0]
+    assert history.missed[WEST].tolist() == [0.0, 0.0, 1.0]
+    assert history.ended[EAST].tolist() == history.missed[EAST].tolist() == [0.0, 0.0, 0.0]
