@@ -28,11 +28,15 @@ check: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## speed and precision of the load generator, the profiler, traces: ratios within one run
+bench: $(VENV)/.dev  ## speed and precision of the load generator, the profiler, traces, the solver: ratios within one run
 	$(BIN)/python -m benchmarks.profiling
 	$(BIN)/python -m benchmarks.trace_io
 	$(BIN)/python -m benchmarks.synthesis
+	$(BIN)/python -m benchmarks.solver
 	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.virtual
+	$(BIN)/python -m benchmarks.control --quick
+	$(BIN)/python -m benchmarks.forecasts
 
 lock: $(VENV)/.dev  ## write the versions that are installed now as the constraints
 	$(BIN)/python requirements/lock.py > requirements/constraints.new

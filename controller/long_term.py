@@ -45,6 +45,9 @@ def budget_for(seen: Observation, parameters: LongTermParameters, forecaster: Fo
         from_s=from_s,
         until_s=until_s,
         upper_quantile=parameters.forecast.upper_quantile,
+        peak_step_s=parameters.forecast.peak_step_s,
+        processes=parameters.forecast.processes,
+        trust_after_s=parameters.forecast.trust_after_s,
     )
     demand = demand_of_period(
         seen.demand,

@@ -2,75 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from controller.forecasts.arima import Arima
-from controller.forecasts.forecast import Calibration, Forecaster
-from controller.forecasts.seasonal import LastLevel, SeasonalNaive
+from controller.forecasts.parameters import ForecastParameters
+from controller.parameter_types import Parameters, Seconds, Share
 from controller.program.ilp import SolverSettings
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Quantile = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Parameters(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ForecastParameters(Parameters):
-    """What forecasts demand. Times are of the run: a run compressed to minutes compresses them too.
-
-    `method`: `arima` is ARIMA of `order`, the paper's; `arima-fourier` is ARIMA(2, 0, 1) with `fourier_pairs` daily
-    terms on logs, the best single method measured on public traces; `seasonal-naive` and `last-level` need no fit.
-    `step_s` is the forecast's grid and must be a multiple of the history's bin; `peak_quantile` is the quantile of
-    the next period's peak that the program must serve, null for the paper's rule: the peak of the mean.
-    Left out, `refit_s` is half a season, `fit_window_s` three seasons (seven with Fourier terms, which gain by it where
-    the paper's ARIMA only takes longer), and `calibration_window_s` three seasons.
-    """
-
-    method: Literal["arima", "arima-fourier", "seasonal-naive", "last-level"] = "arima"
-    step_s: Seconds = 900.0
-    season_s: Seconds = 24 * 3600.0
-    peak_quantile: Quantile | None = 0.9
-    order: tuple[int, int, int] | None = None
-    fourier_pairs: Annotated[int, Field(ge=1, le=24)] = 4
-    refit_s: Seconds | None = None
-    fit_window_s: Seconds | None = None
-    calibration_window_s: Seconds | None = None
-    level_steps: Annotated[int, Field(ge=1)] = 4
-
-    @model_validator(mode="after")
-    def _order_is_an_arima_order(self) -> Self:
-        if self.order is not None and (min(self.order) < 0 or self.order[1] > 2 or max(self.order) > 8):
-            raise ValueError(f"order {self.order}; give (p, d, q) with p and q of 0 to 8 and d of 0 to 2")
-        return self
-
-    @property
-    def upper_quantile(self) -> float:
-        """The quantile forecasts carry, also where the program does not use it."""
-        return 0.9 if self.peak_quantile is None else self.peak_quantile
-
-    def forecaster(self) -> Forecaster:
-        calibration = Calibration(window_s=self.calibration_window_s or 3 * self.season_s)
-        if self.method == "last-level":
-            return LastLevel(level_steps=self.level_steps, calibration=calibration)
-        if self.method == "seasonal-naive":
-            return SeasonalNaive(season_s=self.season_s, level_steps=self.level_steps, calibration=calibration)
-        with_seasons = self.method == "arima-fourier"
-        return Arima(
-            order=self.order or ((2, 0, 1) if with_seasons else (3, 1, 2)),
-            fourier_pairs=self.fourier_pairs if with_seasons else 0,
-            logs=with_seasons,
-            season_s=self.season_s,
-            refit_s=self.refit_s or self.season_s / 2,
-            fit_window_s=self.fit_window_s or (7 if with_seasons else 3) * self.season_s,
-            level_steps=self.level_steps,
-            calibration=calibration,
-            name=self.method,
-        )
 
 
 class SolverParameters(Parameters):

@@ -4,6 +4,7 @@ A record carries what the record before it does not: the new bins of demand, and
 they changed. Floats keep every bit, so that a policy fed with a decoded observation gives the recorded plan.
 
     seen  at_s, placements [[model, region, gpu_type, role, {state}]], niw_queued_tokens {model: tokens},
+          niw_due {model: [[due_s, tokens]]}, left out when empty,
           demand {bin_s, until_s, bins, interactive [[model, region, [tokens/s]]], niw, ended, missed}: the new bins;
           `bins` is how many the observation held; limits in a first record and where they changed; and in a first
           record, where there was one, previous (a plan)
@@ -26,6 +27,7 @@ from controller.types import (
     Capacity,
     FleetLimits,
     Forecast,
+    ForecastQuantile,
     Memory,
     Observation,
     Placement,
@@ -55,6 +57,8 @@ def encode(seen: Observation, plan: ScalingPlan, before: Observation | None) -> 
         "demand": _demand_to_json(seen.demand, None if before is None else before.demand.until_s),
         "niw_queued_tokens": dict(seen.niw_queued_tokens),
     }
+    if seen.niw_due:
+        observed["niw_due"] = {model: [list(entry) for entry in due] for model, due in seen.niw_due.items()}
     if before is None or seen.limits != before.limits:
         observed["limits"] = _limits_to_json(seen.limits)
     if before is None and seen.previous is not None:
@@ -107,6 +111,12 @@ def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan
             ),
             niw_queued_tokens=MappingProxyType(dict(row["niw_queued_tokens"])),
             previous=previous,
+            niw_due=MappingProxyType(
+                {
+                    model: tuple((due_s, tokens) for due_s, tokens in due)
+                    for model, due in row.get("niw_due", {}).items()
+                }
+            ),
         )
         plan = _plan_from_json(record["plan"], previous.memory if previous is not None else None)
         decisions.append((seen, plan))
@@ -213,8 +223,12 @@ def _solve(fields: Record) -> SolveReport:
 
 
 def _forecast(fields: Record) -> Forecast:
-    series = {name: tuple(fields[name]) for name in ("mean_tokens_per_s", "upper_tokens_per_s")}
-    return Forecast(**{**fields, **series})
+    series = {name: tuple(fields.get(name, ())) for name in ("mean_tokens_per_s", "upper_tokens_per_s", "warnings")}
+    quantiles = tuple(
+        ForecastQuantile(**{**each, "path_tokens_per_s": tuple(each["path_tokens_per_s"])})
+        for each in fields.get("quantiles", ())
+    )
+    return Forecast(**{**fields, **series, "quantiles": quantiles})
 
 
 def _limits_to_json(limits: FleetLimits) -> Record:

@@ -160,12 +160,24 @@ class PlacementState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastQuantile:
+    """What demand stays at or below with probability `level`, tokens/s: each step on its own (`path`), and the highest
+    of all steps (`peak`).
+    """
+
+    level: float
+    path_tokens_per_s: tuple[float, ...]
+    peak_tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """Tokens/s to expect for one (model, region of origin), one value per step.
 
-    `mean_tokens_per_s` and `upper_tokens_per_s` (the quantile named by `upper_quantile`) have one entry per step of
-    `step_s` seconds, the first step beginning at `from_s`. `fell_back_because` is "" when the named method itself
-    answered.
+    `mean_tokens_per_s` and `upper_tokens_per_s` have one entry per step of `step_s` seconds, the first step beginning
+    at `from_s`. `upper` is the mean scaled so that its highest step is the quantile `upper_quantile` of the peak.
+    `quantiles`, by rising level, are of means over `step_s` where they are of a path, over `peak_step_s` where of the
+    peak. `fell_back_because` is "" when the named method itself answered; `warnings` are those of its fit.
     """
 
     from_s: float
@@ -175,6 +187,9 @@ class Forecast:
     upper_quantile: float
     method: str
     fell_back_because: str = ""
+    warnings: tuple[str, ...] = ()
+    quantiles: tuple[ForecastQuantile, ...] = ()
+    peak_step_s: float | None = None
 
     @property
     def peak_mean_tokens_per_s(self) -> float:
@@ -183,6 +198,14 @@ class Forecast:
     @property
     def peak_upper_tokens_per_s(self) -> float:
         return max(self.upper_tokens_per_s)
+
+    def quantile(self, level: float) -> ForecastQuantile:
+        """The quantile of exactly this level. Raises ValueError where the forecast carries none."""
+        for each in self.quantiles:
+            if each.level == level:
+                return each
+        carried = ", ".join(f"{each.level:g}" for each in self.quantiles) or "none"
+        raise ValueError(f"no quantile {level:g} in a forecast that carries {carried}; add it to the levels asked for")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +286,9 @@ class Observation:
     """Everything a policy may know at `at_s`: the past and the present, never the future.
 
     `demand` holds tokens/s by (model, region of origin) on a regular grid up to now. `niw_queued_tokens` are those
-    waiting in the NIW queue by model.
+    waiting in the NIW queue by model. `niw_due`: the same by deadline, for each model (due_s, tokens) by rising due_s:
+    so many tokens are due from then on, within the hour (a 24th of the tier's deadline, where that is no day); what has
+    no deadline is left out.
     """
 
     at_s: float
@@ -272,6 +297,7 @@ class Observation:
     demand: DemandHistory
     niw_queued_tokens: Mapping[str, int]
     previous: ScalingPlan | None = None
+    niw_due: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Policy(Protocol):

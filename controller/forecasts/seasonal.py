@@ -1,21 +1,12 @@
-"""Forecasts that need no fit: level-adjusted seasonal naive, and the last level."""
+"""Forecasts that need no fit: seasonal naive, with and without adjustment of its level, and the last level."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from controller.forecasts.forecast import (
-    DEFAULT_CALIBRATION,
-    Calibration,
-    NotForecastable,
-    Origins,
-    Past,
-    Paths,
-    calibrated_forecast,
-    normal_quantile,
-)
+from controller.forecasts.calibration import random_walk_spread
+from controller.forecasts.forecast import NotForecastable, Origins, Past, Paths
 from controller.history import Series
-from controller.types import Forecast
 
 _LARGEST_ADJUSTMENT = 4.0
 """The level now over the level a season ago counts as at most this much, and at least its inverse."""
@@ -25,33 +16,40 @@ _LARGEST_ADJUSTMENT = 4.0
 class SeasonalPaths:
     """What came one season ago, times the level of the last `level_steps` steps over their level one season ago.
 
-    A season ago without load says nothing about the shape of the day: then the last level stands for every step.
+    Without `level_steps` it is what came one season ago and nothing else. A season ago without load says nothing about
+    the shape of the day: then the last level stands for every step.
     """
 
     season_steps: int
-    level_steps: int
+    level_steps: int | None
+    caveat: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def least_steps(self) -> int:
         """Steps of history that the first forecast needs."""
-        return self.season_steps + self.level_steps
+        return self.season_steps + (self.level_steps or 0)
 
-    def paths(self, values: Series, origins: Origins, steps: int) -> Paths:
-        level = _trailing_means(values, self.level_steps)
+    def paths(self, past: Past, origins: Origins, steps: int) -> Paths:
+        values = past.values
         answer = np.full((len(origins), steps), np.nan)
         usable = origins >= self.least_steps
         at = origins[usable]
-        now, before = level[at], level[at - self.season_steps]
         ahead = np.arange(steps) % self.season_steps
         shape = values[(at - self.season_steps)[:, None] + ahead[None, :]]
+        if self.level_steps is None:
+            answer[usable] = shape
+            return answer
+        level = _trailing_means(values, self.level_steps)
+        now, before = level[at], level[at - self.season_steps]
         with np.errstate(divide="ignore", invalid="ignore"):
             adjustment = np.clip(now / before, 1 / _LARGEST_ADJUSTMENT, _LARGEST_ADJUSTMENT)
-        adjusted = shape * adjustment[:, None]
+            adjusted = shape * adjustment[:, None]
         answer[usable] = np.where(before[:, None] > 0, adjusted, now[:, None])
         return answer
 
-    def spread(self, values: Series, path: Series, upper_quantile: float) -> Series:
-        return _random_walk_spread(values, path, upper_quantile)
+    def spread(self, past: Past, path: Series, level: float) -> Series:
+        return random_walk_spread(past, path, level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +57,15 @@ class LastLevelPaths:
     """The mean of the last `level_steps` steps, or of as many as there are, for every step to come."""
 
     level_steps: int
+    caveat: str = ""
+    warnings: tuple[str, ...] = ()
 
-    def paths(self, values: Series, origins: Origins, steps: int) -> Paths:
-        level = _trailing_means(values, self.level_steps)[origins]
+    def paths(self, past: Past, origins: Origins, steps: int) -> Paths:
+        level = _trailing_means(past.values, self.level_steps)[origins]
         return np.repeat(level[:, None], steps, axis=1)
 
-    def spread(self, values: Series, path: Series, upper_quantile: float) -> Series:
-        return _random_walk_spread(values, path, upper_quantile)
+    def spread(self, past: Past, path: Series, level: float) -> Series:
+        return random_walk_spread(past, path, level)
 
 
 def _trailing_means(values: Series, window: int) -> Series:
@@ -75,78 +75,32 @@ def _trailing_means(values: Series, window: int) -> Series:
     start = np.maximum(index - window, 0)
     # Differences of running sums leave rounding dust where the load is zero.
     means = np.maximum(total[index] - total[start], 0.0) / np.maximum(index - start, 1)
-    return np.where(means > 1e-12 * max(1.0, float(total[-1])), means, 0.0)
-
-
-def _random_walk_spread(values: Series, path: Series, upper_quantile: float) -> Series:
-    """Upper quantile of a random walk from `path`: z sd(differences) sqrt(h) (Hyndman and Athanasopoulos,
-    Forecasting: Principles and Practice, 3rd ed., section 5.5).
-    """
-    if len(values) < 3:
-        return path
-    sd = float(np.sqrt(np.mean(np.square(np.diff(values)))))
-    return np.asarray(path + normal_quantile(upper_quantile) * sd * np.sqrt(np.arange(1, len(path) + 1)))
+    return np.where(means > 1e-12 * float(total[-1]), means, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastLevel:
-    """Forecaster: the level of the last steps goes on. With no history at all it answers 0 and says so."""
+    """Method: the level of the last steps goes on. With no history at all it answers 0 and says so."""
 
     level_steps: int = 4
-    calibration: Calibration = DEFAULT_CALIBRATION
     name: str = "last-level"
 
-    def forecast(self, past: Past, *, steps: int, upper_quantile: float) -> Forecast:
-        return self.standing_in(past, steps=steps, upper_quantile=upper_quantile, method=self.name, because="")
-
-    def standing_in(self, past: Past, *, steps: int, upper_quantile: float, method: str, because: str) -> Forecast:
-        """The same, for another method that could not answer `because`."""
-        if len(past.values) == 0:
-            because = "; ".join(filter(None, (because, "no history at all, 0 assumed")))
-        return calibrated_forecast(
-            LastLevelPaths(level_steps=self.level_steps),
-            past,
-            steps=steps,
-            upper_quantile=upper_quantile,
-            calibration=self.calibration,
-            method=method,
-            fell_back_because=because,
-        )
+    def model(self, past: Past) -> LastLevelPaths:
+        caveat = "" if len(past.values) else "no history at all, 0 assumed"
+        return LastLevelPaths(level_steps=self.level_steps, caveat=caveat)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeasonalNaive:
-    """Forecaster: one season ago, adjusted to today's level; the last level until one season has been seen."""
+    """Method: one season ago, adjusted to today's level unless `level_steps` is None."""
 
     season_s: float = 24 * 3600.0
-    level_steps: int = 4
-    calibration: Calibration = DEFAULT_CALIBRATION
+    level_steps: int | None = 4
     name: str = "seasonal-naive"
 
-    def forecast(self, past: Past, *, steps: int, upper_quantile: float) -> Forecast:
-        return self.standing_in(past, steps=steps, upper_quantile=upper_quantile, method=self.name, because="")
-
-    def standing_in(self, past: Past, *, steps: int, upper_quantile: float, method: str, because: str) -> Forecast:
-        """The same, for another method that could not answer `because`."""
+    def model(self, past: Past) -> SeasonalPaths:
         model = SeasonalPaths(season_steps=max(1, round(self.season_s / past.step_s)), level_steps=self.level_steps)
         have, want = len(past.values), model.least_steps
-        try:
-            if have < want:
-                raise NotForecastable(f"too little history: {have} steps of {past.step_s:g} s, {want} wanted")
-            return calibrated_forecast(
-                model,
-                past,
-                steps=steps,
-                upper_quantile=upper_quantile,
-                calibration=self.calibration,
-                method=method,
-                fell_back_because=f"{because}; seasonal-naive instead" if because else "",
-            )
-        except NotForecastable as why:
-            return LastLevel(level_steps=self.level_steps, calibration=self.calibration).standing_in(
-                past,
-                steps=steps,
-                upper_quantile=upper_quantile,
-                method=method,
-                because="; ".join(filter(None, (because, f"seasonal-naive: {why}; last-level instead"))),
-            )
+        if have < want:
+            raise NotForecastable(f"too little history: {have} steps of {past.step_s:g} s, {want} wanted")
+        return model

@@ -1,264 +1,167 @@
-"""The long-term integer program of SageServe, solved by HiGHS through PuLP.
+"""The long-term program of SageServe (stated in `formulation`), solved: by which route, and how good the answer is.
 
-Indices as in the paper: i model, j region, k GPU type. Variables x[i,j,k] = n + delta >= 0, whole servers, and
-s[i,j,k] >= x - n, s >= 0, servers to start: at an optimum s = max(0, delta). This form needs no big-M and solves a
-hundred times sooner than with one.
+The route ends as soon as the plan is within the gap that is asked for, or out of time:
 
-    minimise    sum alpha[i,k] x[i,j,k] + sum sigma[i,k] s[i,j,k]
-    subject to  sum_k theta[i,k] x[i,j,k] >= epsilon rho[i,j]                     local share, for each i, j
-                sum_jk theta[i,k] x[i,j,k] >= sum_j rho[i,j] + anywhere[i]        all of it somewhere, for each i
-                sum_i gpus[i,k] x[i,j,k] <= quota[j,k]                            GPUs, for each j, k
-                sum_k x[i,j,k] >= minimum                                         for each i, j
+1. The linear relaxation gives a bound, and what each row is worth. It runs to its end whatever the time limit.
+2. Its fractions are rounded and repaired (`repair`), and single exchanges make that cheaper (`exchange`); so is the
+   plan that stands (up to MIDDLE), and the cheaper of the two is taken. From here on there is a plan, with its gap.
+3. Up to SMALL placements, branch and bound over the whole, started from the plan.
+   Up to MIDDLE, first models one at a time (`search.model_by_model`), then branch and bound from there.
+   Above, models one at a time, then a better bound one model at a time (`rents`).
 
-(SageServe, arXiv 2502.14617; the minimum is per pool, summed over GPU types.)
-
-Where no x satisfies the rows with demand or minimum, a second program lets each of these rows fall short and finds the
-plan whose worst and average relative shortfalls are least, so that no model starves to feed another; a third finds the
-cheapest plan with these shortfalls. Quotas never give way.
+Where no plan is known to satisfy the rows with demand or minimum, what there is gets shared out first (`shortfall`),
+and then comes the cheapest plan with these shortfalls by the same route.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
-import pulp
+import numpy as np
 
 from controller.program.demand import Demand
-from controller.program.prices import hourly_price, start_up_price
-from controller.types import FleetLimits, Placement, Pool, SolveReport
+from controller.program.exchange import exchanged
+from controller.program.highs import Stopwatch
+from controller.program.problem import DEFAULT_SETTINGS, ScalingProblem, ScalingSolution, SolverSettings
+from controller.program.relaxation import Relaxation, relax
+from controller.program.rents import tighter_bound
+from controller.program.repair import repaired, rounded
+from controller.program.search import Found, branch_and_bound, model_by_model
+from controller.program.shortfall import shared_out, unserved_tokens_per_s
+from controller.program.table import DUST, Ints, Table, tabulate
+from controller.types import FleetLimits, Placement, SolveReport
 
-_TOLERANCE = 1e-6
-_DUST = 1e-5
-"""A share of demand too small to be more than the solver's tolerance."""
-_SHORTFALL_GAP = 0.02
-"""Sharing out what is missing to the last per cent takes minutes and serves nobody."""
+__all__ = [
+    "DEFAULT_SETTINGS",
+    "ScalingProblem",
+    "ScalingSolution",
+    "SolverSettings",
+    "check_limits",
+    "solve",
+    "unserved_tokens_per_s",
+]
+
+SMALL = 100
+"""Placements; 4 models x 3 regions x 1 GPU type are 12, done in milliseconds."""
+MIDDLE = 2000
+"""20 x 10 x 3 are 600, done in a second; at 12,000 branch and bound proves little in minutes."""
 _SHORTFALL_SLACK = 0.005
-"""Of each row, when demand cannot be served anyway: without it the third program is as hard as a puzzle."""
-_MINIMUM_WEIGHT = 100.0
-"""A missing minimum weighs this many times a missing demand: an empty pool cannot even be measured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SolverSettings:
-    """Relative gap to stop at and the time limit in seconds for each of at most three programs.
-
-    An answer at the time limit depends on the machine's speed; the report's termination says so.
-    """
-
-    gap: float = 0.005
-    time_limit_s: float = 60.0
-
-
-DEFAULT_SETTINGS = SolverSettings()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingProblem:
-    """`standing`: n, the servers there now; `period_s`: how long the answer will stand, which weighs running costs
-    against start-up costs; `epsilon`: the share of a region's demand that must be served in the region.
-    """
-
-    limits: FleetLimits
-    standing: Mapping[Placement, int]
-    demand: Demand
-    epsilon: float
-    period_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingSolution:
-    """Servers for every placement of the limits, and how the solver came to them."""
-
-    counts: Mapping[Placement, int]
-    report: SolveReport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """Sum of coefficient x[p] over `terms` >= `least`, which may fall short only where demand cannot be served."""
-
-    name: str
-    terms: Mapping[Placement, float]
-    least: float
-    weight: float = 1.0
+"""Of each row, when demand cannot be served anyway: without it the cheapest such plan is as hard as a puzzle."""
 
 
 def solve(problem: ScalingProblem, settings: SolverSettings = DEFAULT_SETTINGS) -> ScalingSolution:
     """The cheapest counts that serve the demand, or fall least short of it; deterministic, and silent.
 
-    Objective, bound and gap are those of the last program solved: USD of the period (or GPU-hours), running costs of
-    all of x and start-up costs. When the solver finds no answer at all, the counts are those that stand and the
-    report's termination says so.
+    Objective, bound and gap are USD of the period (or GPU-hours): running costs of all of x, and start-up costs. Where
+    a shortfall is reported they are those of the cheapest plan with that shortfall.
     """
-    program = _Program(problem)
-    lp = program.build({})
-    seconds = _run(lp, settings)
-    if lp.sol_status != pulp.LpSolutionInfeasible:
-        return _solution(program, lp, seconds)
-    shortfall = program.build_least_shortfall()
-    seconds += _run(shortfall, replace(settings, gap=max(settings.gap, _SHORTFALL_GAP)))
-    least = _solution(program, shortfall, seconds, "least shortfall only")
-    if not _answered(shortfall):
-        return least
-    cheapest = program.build(program.shortfalls())
-    seconds += _run(cheapest, settings)
-    if not _answered(cheapest):
-        return replace(least, report=replace(least.report, solve_wall_s=seconds))
-    return _solution(program, cheapest, seconds, "with a shortfall")
+    stopwatch, table = Stopwatch(), tabulate(problem)
+    if not np.any(table.most > 0):
+        nothing = Found(counts=np.zeros_like(table.most), cost=0.0, bound=0.0, route="no placement has room")
+        note = "" if table.reaches_all(nothing.counts) else "with a shortfall"
+        return _solution(problem, table, nothing, None, note, settings, stopwatch)
+    relaxation, found, note = relax(table), None, ""
+    if relaxation is not None:
+        found = _start(table, relaxation) or _first_plan(table, relaxation, settings)
+    if relaxation is None or found is None:
+        few = len(table.placements) <= SMALL
+        counts = shared_out(table, by_branching=few, time_limit_s=settings.time_limit_s)
+        table, note = table.lowered_to(counts, slack=_SHORTFALL_SLACK if few else 0.0), "with a shortfall"
+        relaxation = relax(table)
+        if relaxation is None:
+            shared = Found(counts=counts, cost=table.cost(counts), bound=-np.inf, route="shared out, no bound")
+            return _solution(problem, table, shared, None, note, settings, stopwatch)
+        held = Found(counts=counts, cost=table.cost(counts), bound=relaxation.bound, route="shared out")
+        found = _start(table, relaxation, counts) or held
+    return _solution(
+        problem, table, _improved(table, found, relaxation, settings, stopwatch), relaxation, note, settings, stopwatch
+    )
 
 
 def check_limits(limits: FleetLimits) -> None:
     """For scenarios, before a run: raise ValueError when the minimum of every pool does not fit the GPU quotas."""
     nothing = Demand(local={}, anywhere={})
-    program = _Program(ScalingProblem(limits=limits, standing={}, demand=nothing, epsilon=0.0, period_s=3600.0))
-    if not program.placements:
+    table = tabulate(ScalingProblem(limits=limits, standing={}, demand=nothing, epsilon=0.0, period_s=3600.0))
+    if not table.placements:
         raise ValueError(
             "no model can be served anywhere: no (model, GPU type) with a capacity has a GPU quota in any region; "
             "give a profile for a GPU type that a region owns"
         )
-    lp = program.build_least_shortfall()
-    _run(lp, DEFAULT_SETTINGS)
-    short = [name for name, missing in program.missing.items() if missing.value() > _DUST]
-    if short:
+    counts = shared_out(table, by_branching=True, time_limit_s=DEFAULT_SETTINGS.time_limit_s)
+    short = np.flatnonzero(table.servers(counts) < table.minimum - DUST)
+    if len(short):
         raise ValueError(
             f"min_servers={limits.min_servers} of every model in every region does not fit the GPU quotas "
-            f"(first pool without room: {short[0].removeprefix('minimum ')}); "
-            "lower min_servers, or give the region more GPUs"
+            f"(first pool without room: {table.pools[short[0]]}); lower min_servers, or give the region more GPUs"
         )
 
 
-class _Program:
-    """Builds the programs of one problem; `x`, `s` and `missing` are the variables of the one built last."""
-
-    def __init__(self, problem: ScalingProblem) -> None:
-        self.problem = problem
-        self.placements = problem.limits.placements()
-        self.rows = self._rows_to_reach()
-        self.x: dict[Placement, pulp.LpVariable] = {}
-        self.missing: dict[str, pulp.LpVariable] = {}
-
-    def _rows_to_reach(self) -> list[_Row]:
-        """Minimum, local and global rows. Where a model cannot stand it has no local row, only the global one."""
-        problem, limits = self.problem, self.problem.limits
-        pools: dict[Pool, list[Placement]] = {}
-        models: dict[str, list[Placement]] = {}
-        for p in self.placements:
-            pools.setdefault(p.pool, []).append(p)
-            models.setdefault(p.model, []).append(p)
-        theta = {p: limits.capacity[p.model, p.gpu_type].theta_tokens_per_s for p in self.placements}
-        rows = []
-        for pool, members in pools.items():
-            count = dict.fromkeys(members, 1.0)
-            rows.append(_Row(name=f"minimum {pool}", terms=count, least=limits.min_servers, weight=_MINIMUM_WEIGHT))
-            local = problem.epsilon * problem.demand.local.get(pool, 0.0)
-            rows.append(_Row(name=f"local {pool}", terms={p: theta[p] for p in members}, least=local))
-        for model, members in models.items():
-            everything = problem.demand.of_model(model)
-            rows.append(_Row(name=f"global {model}", terms={p: theta[p] for p in members}, least=everything))
-        return [row for row in rows if row.least > 0]
-
-    def _with_quotas(self) -> pulp.LpProblem:
-        limits = self.problem.limits
-        lp = pulp.LpProblem("scaling", pulp.LpMinimize)
-        held: dict[tuple[str, str], list[Placement]] = {}
-        self.x = {}
-        for index, p in enumerate(self.placements):
-            quota, gpus = limits.quota_gpus[p.region, p.gpu_type], limits.capacity[p.model, p.gpu_type].gpus
-            most = int(quota / gpus + _TOLERANCE)
-            self.x[p] = lp.add_variable(f"x{index:05d}", 0, most, cat=pulp.LpInteger)
-            held.setdefault((p.region, p.gpu_type), []).append(p)
-        for key, members in held.items():
-            gpus_held = pulp.lpSum(limits.capacity[p.model, p.gpu_type].gpus * self.x[p] for p in members)
-            lp.addConstraint(gpus_held <= limits.quota_gpus[key] + _TOLERANCE)
-        return lp
-
-    def _share_reached(self, row: _Row) -> pulp.LpAffineExpression:
-        """The row over its right side: so the solver's feasibility tolerance means the same for every row."""
-        return pulp.lpSum(coefficient / row.least * self.x[p] for p, coefficient in row.terms.items())
-
-    def build(self, allowed: Mapping[str, float]) -> pulp.LpProblem:
-        """The cheapest plan; the row of each name in `allowed` may fall short by that share of its right side."""
-        problem, limits = self.problem, self.problem.limits
-        lp = self._with_quotas()
-        hours = problem.period_s / 3600.0
-        cost = []
-        for index, (p, x) in enumerate(self.x.items()):
-            started = lp.add_variable(f"s{index:05d}", 0, None)
-            lp.addConstraint(started >= x - problem.standing.get(p, 0))
-            cost += [hourly_price(limits, p) * hours * x, start_up_price(limits, p) * started]
-        lp.setObjective(pulp.lpSum(cost))
-        for row in self.rows:
-            lp.addConstraint(self._share_reached(row) >= 1.0 - allowed.get(row.name, 0.0))
-        return lp
-
-    def build_least_shortfall(self) -> pulp.LpProblem:
-        """The least worst and average relative shortfall over the rows."""
-        lp = self._with_quotas()
-        worst = lp.add_variable("worst", 0, None)
-        self.missing = {row.name: lp.add_variable(f"m{i:05d}", 0, 1) for i, row in enumerate(self.rows)}
-        average = pulp.lpSum(row.weight / len(self.rows) * self.missing[row.name] for row in self.rows)
-        lp.setObjective(worst + average)
-        for row in self.rows:
-            missing = self.missing[row.name]
-            lp.addConstraint(self._share_reached(row) + missing >= 1.0)
-            lp.addConstraint(worst >= row.weight * missing)
-        return lp
-
-    def shortfalls(self) -> dict[str, float]:
-        """The share that each row may lack: what it lacks in the plan just found and a little more."""
-        share = {name: max(0.0, missing.value() or 0.0) for name, missing in self.missing.items()}
-        return {name: min(1.0, lacking + _SHORTFALL_SLACK) for name, lacking in share.items()}
+def _start(table: Table, relaxation: Relaxation, known: Ints | None = None) -> Found | None:
+    """The cheapest of plans near the relaxation's, near what stands, `known`; None when none reaches the rows."""
+    candidates = [(rounded(table, relaxation), "rounded")]
+    if len(table.placements) <= MIDDLE:
+        candidates.append((repaired(table, table.standing, relaxation), "as it stood"))
+    plans = [(exchanged(table, counts), route) for counts, route in candidates]
+    if known is not None:
+        plans.append((exchanged(table, known), "shared out"))
+    plans = [(counts, route) for counts, route in plans if table.reaches_all(counts)]
+    if not plans:
+        return None
+    counts, route = min(plans, key=lambda plan: table.cost(plan[0]))
+    return Found(counts=counts, cost=table.cost(counts), bound=relaxation.bound, route=route)
 
 
-def unserved_tokens_per_s(problem: ScalingProblem, counts: Mapping[Placement, int]) -> float:
-    """Demand that `counts` leave without capacity, tokens/s: per model, the larger of what is missing in all and the
-    sum of what is missing of the local shares of regions where the model can stand.
-    """
-    served: dict[Pool, float] = {}
-    for p, count in counts.items():
-        theta = problem.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s
-        served[p.pool] = served.get(p.pool, 0.0) + theta * count
-    demand, total = problem.demand, 0.0
-    for model in {pool.model for pool in demand.local} | set(demand.anywhere):
-        asked = demand.of_model(model)
-        everywhere = asked - sum(tokens for pool, tokens in served.items() if pool.model == model)
-        locally = sum(
-            max(0.0, problem.epsilon * demand.local.get(pool, 0.0) - tokens)
-            for pool, tokens in served.items()
-            if pool.model == model
-        )
-        missing = max(everywhere, locally)
-        total += missing if missing > _DUST * asked else 0.0
-    return total
+def _first_plan(table: Table, relaxation: Relaxation, settings: SolverSettings) -> Found | None:
+    """Where rounding reaches no plan, branch and bound may, unless there are too many placements for it."""
+    if len(table.placements) > MIDDLE:
+        return None
+    counts, ending = branch_and_bound(table, None, gap=settings.gap, time_limit_s=settings.time_limit_s)
+    if counts is None or not table.holds(counts):
+        return None
+    bound = max(relaxation.bound, -np.inf if ending.bound is None else ending.bound)
+    return Found(counts=counts, cost=table.cost(counts), bound=bound, route="branch and bound")
 
 
-def _solution(program: "_Program", lp: pulp.LpProblem, seconds: float, note: str = "") -> ScalingSolution:
-    problem, answered, info = program.problem, _answered(lp), lp.solverModel.getInfo()
-    if answered:
-        counts = {p: max(0, round(x.value())) for p, x in program.x.items()}
-    else:
-        counts, note = {p: problem.standing.get(p, 0) for p in program.x}, "standing counts kept"
+def _improved(
+    table: Table, found: Found, relaxation: Relaxation, settings: SolverSettings, stopwatch: Stopwatch
+) -> Found:
+    """`found` or better, with a bound as good or better."""
+    gap, until_s, size = settings.gap, settings.time_limit_s, len(table.placements)
+    if size > SMALL and found.gap > gap:
+        found = model_by_model(table, found, relaxation, gap=gap, stopwatch=stopwatch, until_s=until_s)
+    left_s = until_s - stopwatch.seconds()
+    if found.gap <= gap or left_s <= 0:
+        return found
+    if size > MIDDLE:
+        return tighter_bound(table, found, relaxation, gap=gap, stopwatch=stopwatch, until_s=until_s)
+    counts, ending = branch_and_bound(table, found.counts, gap=gap, time_limit_s=left_s)
+    better = counts is not None and table.holds(counts) and table.cost(counts) < found.cost
+    bound = max(found.bound, -np.inf if ending.bound is None else ending.bound)
+    if counts is None or not better:
+        return Found(counts=found.counts, cost=found.cost, bound=bound, route=found.route)
+    return Found(counts=counts, cost=table.cost(counts), bound=bound, route="branch and bound")
+
+
+def _solution(
+    problem: ScalingProblem,
+    table: Table,
+    found: Found,
+    relaxation: Relaxation | None,
+    note: str,
+    settings: SolverSettings,
+    stopwatch: Stopwatch,
+) -> ScalingSolution:
+    counts: Mapping[Placement, int] = dict(zip(table.placements, found.counts.tolist(), strict=True))
+    # Within rounding errors of the two sums a bound may lie above the cost.
+    bound = min(found.bound, found.cost)
+    words = "Optimal Solution Found" if found.gap <= settings.gap + DUST else "Solution Found"
     report = SolveReport(
-        termination=": ".join(filter(None, (str(pulp.LpSolution[lp.sol_status]), note))),
-        objective=float(info.objective_function_value) if answered else 0.0,
-        best_bound=_finite(info.mip_dual_bound) if answered else None,
-        gap=_finite(info.mip_gap) if answered else None,
+        termination=": ".join(filter(None, (words, found.route, note))),
+        objective=found.cost,
+        best_bound=float(bound) if np.isfinite(bound) else None,
+        gap=float(found.gap) if np.isfinite(bound) else None,
         shortfall_tokens_per_s=unserved_tokens_per_s(problem, counts),
-        variables=lp.numVariables(),
-        constraints=lp.numConstraints(),
-        solve_wall_s=seconds,
+        variables=0 if relaxation is None else relaxation.variables,
+        constraints=0 if relaxation is None else relaxation.constraints,
+        solve_wall_s=stopwatch.seconds(),
+        binding=() if relaxation is None else relaxation.binding,
     )
     return ScalingSolution(counts=counts, report=report)
-
-
-def _run(lp: pulp.LpProblem, settings: SolverSettings) -> float:
-    """Solve in place; the seconds it took. One thread and a fixed seed: the same problem gives the same answer."""
-    lp.solve(pulp.HiGHS(msg=False, threads=1, gapRel=settings.gap, timeLimit=settings.time_limit_s, random_seed=0))
-    return float(lp.solutionTime)
-
-
-def _answered(lp: pulp.LpProblem) -> bool:
-    return lp.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if abs(value) < 1e20 else None
