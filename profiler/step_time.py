@@ -92,30 +92,56 @@ class StepTimeModel:
 
     def decode_run_s(self, decode_seqs: int, kv_tokens: float, steps: int) -> float:
         """`steps` iterations that only decode; the first reads `kv_tokens`, each later one `decode_seqs` more."""
-        first_s = self.base_s(0, decode_seqs) + self.per_kv_token_s * kv_tokens
-        growth_s = self.per_kv_token_s * decode_seqs
-        return steps * first_s + growth_s * (0.5 * steps * (steps - 1))
+        return self.decoding(decode_seqs).run_s(kv_tokens, steps)
 
     def decode_steps_within(self, decode_seqs: int, kv_tokens: float, seconds: float) -> int:
         """The smallest number of decode iterations with `decode_run_s` >= `seconds`; 0 for no time.
 
         Raises ValueError when iterations take no time at all.
         """
+        return self.decoding(decode_seqs).steps_within(kv_tokens, seconds)
+
+    def decoding(self, decode_seqs: int) -> "DecodeTimes":
+        """The two above for a batch of this size, ready to be asked again and again."""
+        return DecodeTimes(
+            decode_seqs,
+            base_s=self.base_s(0, decode_seqs),
+            per_kv_token_s=self.per_kv_token_s,
+        )
+
+
+class DecodeTimes:
+    """Iterations of `decode_seqs` sequences that only decode: each reads one KV token per sequence more than the one
+    before. The methods are those of StepTimeModel."""
+
+    __slots__ = ("_base_s", "_growth_s", "_per_kv_token_s", "_seqs")
+
+    def __init__(self, decode_seqs: int, *, base_s: float, per_kv_token_s: float) -> None:
+        self._seqs = decode_seqs
+        self._base_s = base_s
+        self._per_kv_token_s = per_kv_token_s
+        self._growth_s = per_kv_token_s * decode_seqs
+
+    def run_s(self, kv_tokens: float, steps: int) -> float:
+        first_s = self._base_s + self._per_kv_token_s * kv_tokens
+        return steps * first_s + self._growth_s * (0.5 * steps * (steps - 1))
+
+    def steps_within(self, kv_tokens: float, seconds: float) -> int:
         if seconds <= 0:
             return 0
-        first_s = self.base_s(0, decode_seqs) + self.per_kv_token_s * kv_tokens
-        growth_s = self.per_kv_token_s * decode_seqs
+        first_s = self._base_s + self._per_kv_token_s * kv_tokens
+        growth_s = self._growth_s
         # growth/2 n^2 + (first - growth/2) n = seconds, solved in the form that does not cancel for a small growth.
         linear_s = first_s - 0.5 * growth_s
         root_s = linear_s + math.sqrt(linear_s * linear_s + 2.0 * growth_s * seconds)
         if not (first_s > 0 or growth_s > 0):
-            raise ValueError(f"{decode_seqs} sequences decode in no time with these coefficients; fit them again")
+            raise ValueError(f"{self._seqs} sequences decode in no time with these coefficients; fit them again")
         # Rounding may leave nothing of a root that is next to 0: then the time is too short for a second iteration.
         steps = math.ceil(2.0 * seconds / root_s) if root_s > 0 else 1
         # The root is rounded; the sum itself decides on which side of a boundary `seconds` lies.
-        while steps > 0 and self.decode_run_s(decode_seqs, kv_tokens, steps - 1) >= seconds:
+        while steps > 0 and self.run_s(kv_tokens, steps - 1) >= seconds:
             steps -= 1
-        while self.decode_run_s(decode_seqs, kv_tokens, steps) < seconds:
+        while self.run_s(kv_tokens, steps) < seconds:
             steps += 1
         return steps
 

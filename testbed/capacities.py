@@ -4,26 +4,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.types import Capacity, FleetLimits
-from profiler.capacity import Theta, theta_tokens_per_s
+from profiler.capacity import Theta
+from profiler.mix_capacity import MixCapacity, mix_capacity
 from profiler.model_shapes import MODEL_SHAPES
 from profiler.profile import ServerProfile, load_profile
 from profiler.profile_parts import KvCache
 from testbed.offered_load import LengthMix
 from testbed.scenario import Mode, ModelConfig, Scenario, ScenarioError
+from testbed.sleep_times import sleep_times
 from workloads.request import Tier
 from workloads.slo import Slo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCapacity:
-    """One model on one GPU type: its profile, what a server sustains, and what utilisation divides by.
+    """One model on one GPU type: its profile, what a server sustains (`sustained`), and what utilisation divides by.
 
     `slo_tokens`: prompt and output tokens in flight when a server runs at theta.
     """
 
     profile: ServerProfile
-    theta: Theta
+    sustained: MixCapacity
     slo_tokens: float
+
+    @property
+    def theta(self) -> Theta:
+        return self.sustained.theta
 
 
 def load_profiles(scenario: Scenario) -> dict[tuple[str, str], ServerProfile]:
@@ -42,32 +48,33 @@ def capacities(
     scenario: Scenario, profiles: Mapping[tuple[str, str], ServerProfile], mix: Mapping[str, LengthMix]
 ) -> dict[tuple[str, str], ModelCapacity]:
     """By (model, gpu_type), for the length mix given. Raises ScenarioError where a model cannot meet its SLO at all."""
-    slos = scenario.slos()
-    found = {}
-    for (name, gpu_type), profile in profiles.items():
-        lengths = mix.get(name)
-        if lengths is None:
-            continue
-        strictest = strictest_slo(slos, lengths.tiers)
-        profile = served_profile(profile, scenario.models[name])
-        try:
-            theta = theta_tokens_per_s(
-                profile,
-                lengths.prompt_mean,
-                lengths.output_mean,
-                strictest.ttft_s,
-                strictest.tpot_s,
-                prompt_cv=lengths.prompt_cv,
-                output_cv=lengths.output_cv,
-                extrapolate=scenario.capacity.extrapolate,
-            )
-        except ValueError as error:
-            raise ScenarioError(f"models.{name}.profiles.{gpu_type}: {error}") from error
-        per_request = lengths.prompt_mean + lengths.output_mean
-        found[(name, gpu_type)] = ModelCapacity(
-            profile=profile, theta=theta, slo_tokens=theta.concurrency * per_request
+    return {
+        key: model_capacity(scenario, key, profile, mix[key[0]]) for key, profile in profiles.items() if key[0] in mix
+    }
+
+
+def model_capacity(
+    scenario: Scenario, key: tuple[str, str], profile: ServerProfile, lengths: LengthMix
+) -> ModelCapacity:
+    """Of one (model, gpu_type) with the profile as it was loaded. Raises ScenarioError where it cannot meet its SLO."""
+    name, gpu_type = key
+    strictest = strictest_slo(scenario.slos(), lengths.tiers)
+    profile = served_profile(profile, scenario.models[name])
+    try:
+        sustained = mix_capacity(
+            profile,
+            lengths.prompt_mean,
+            lengths.output_mean,
+            strictest.ttft_s,
+            strictest.tpot_s,
+            prompt_cv=lengths.prompt_cv,
+            output_cv=lengths.output_cv,
+            extrapolate=scenario.capacity.extrapolate,
         )
-    return found
+    except ValueError as error:
+        raise ScenarioError(f"models.{name}.profiles.{gpu_type}: {error}") from error
+    per_request = lengths.prompt_mean + lengths.output_mean
+    return ModelCapacity(profile=profile, sustained=sustained, slo_tokens=sustained.theta.concurrency * per_request)
 
 
 def served_profile(profile: ServerProfile, model: ModelConfig) -> ServerProfile:
@@ -103,15 +110,19 @@ def strictest_slo(slos: Mapping[Tier, Slo], tiers: frozenset[Tier]) -> Slo:
 
 def fleet_limits(scenario: Scenario, found: Mapping[tuple[str, str], ModelCapacity]) -> FleetLimits:
     """What the controller plans with. In vllm mode too the start-up times are those of the profiles."""
+    planned_for = scenario.capacity.utilisation
     return FleetLimits(
         models=tuple(scenario.models),
         regions=tuple(scenario.regions),
         capacity={
             (name, gpu_type): Capacity(
-                theta_tokens_per_s=capacity.theta.theta_tokens_per_s * scenario.capacity.utilisation,
+                theta_tokens_per_s=capacity.theta.theta_tokens_per_s * planned_for,
+                prefill_tokens_per_s=capacity.sustained.prefill_tokens_per_s * planned_for,
+                decode_tokens_per_s=capacity.sustained.decode_tokens_per_s * planned_for,
                 gpus=scenario.models[name].gpus,
                 start_s=start_s(scenario.models[name], capacity.profile, scenario.mode),
                 usd_per_gpu_h=scenario.gpu_types[gpu_type].usd_per_gpu_h if gpu_type in scenario.gpu_types else 0.0,
+                **sleep_times(f"models.{name}", scenario.models[name], capacity.profile, scenario.mode)._asdict(),
             )
             for (name, gpu_type), capacity in found.items()
         },
@@ -121,6 +132,7 @@ def fleet_limits(scenario: Scenario, found: Mapping[tuple[str, str], ModelCapaci
             for gpu_type, gpus in config.gpus.items()
         },
         min_servers=scenario.min_servers,
+        rtt_s=scenario.round_trips(),
     )
 
 

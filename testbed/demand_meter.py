@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from controller.history import DemandHistory, Key, Series
-from workloads.completion import Completion
+from testbed.length_meter import LengthMeter
+from testbed.offered_load import LengthMix
+from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
 from workloads.slo import Slo
 
@@ -15,7 +17,7 @@ class DemandMeter:
 
     Prompt tokens count when the request arrives, output tokens when the answer has ended. `interactive_before` and
     `niw_before` are tokens/s of bins before time 0, oldest first. Interactive requests that end are counted too, and
-    those of them that `slos` say missed their SLO.
+    those of them that `slos` say missed their SLO. Lengths are remembered for `mix_window_s`.
     """
 
     def __init__(
@@ -26,9 +28,11 @@ class DemandMeter:
         interactive_before: Mapping[Key, Series],
         niw_before: Mapping[Key, Series],
         slos: Mapping[Tier, Slo],
+        mix_window_s: float = 3 * 3600.0,
     ) -> None:
         self._bin_s = bin_s
         keys = tuple(keys)
+        self._lengths = LengthMeter({model for model, _ in keys}, bin_s=bin_s, window_s=mix_window_s)
         self._bins_before = max(
             (len(series) for before in (interactive_before, niw_before) for series in before.values()), default=0
         )
@@ -46,11 +50,14 @@ class DemandMeter:
 
     def arrived(self, request: Request, now_s: float) -> None:
         self._count_tokens(request, request.prompt_tokens, now_s)
+        self._lengths.arrived(request, self._bins_until(now_s))
 
     def ended(self, completion: Completion, now_s: float) -> None:
         request = completion.request
         if completion.output_tokens:
             self._count_tokens(request, completion.output_tokens, now_s)
+        if completion.outcome is Outcome.COMPLETED:
+            self._lengths.ended(completion, self._bins_until(now_s))
         if request.tier.interactive:
             key = (request.model, request.region)
             self._add(self._ended, key, 1.0, now_s)
@@ -80,6 +87,10 @@ class DemandMeter:
             ended={key: _past(series, count) for key, series in self._ended.items()},
             missed={key: _past(series, count) for key, series in self._missed.items()},
         )
+
+    def mix(self, now_s: float, *, least_requests: int = 100) -> Mapping[str, LengthMix]:
+        """Lengths by model over the window's whole bins up to now; models with fewer requests are left out."""
+        return self._lengths.mix(self._bins_until(now_s), least_requests=least_requests)
 
     def _bins_until(self, now_s: float) -> int:
         """Whole bins from 0 to now. A clock that reads a hair less than a bin's end means its end: what is counted then
