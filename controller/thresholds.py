@@ -32,7 +32,7 @@ def step_by_utilisation(
     cheapest for the work that has room; else -1 where one is below `scale_in_below`, on the dearest of these.
 
     Without `bounds` only the fleet's limits hold. Placements without a READY server have no utilisation: they are
-    never scaled in, and a silo without any server gets one when its model is in demand.
+    never scaled in. A silo whose model is in demand gets a server where it has none, and keeps its last one.
     """
     for silo, placements in draft.silos.items():
         quiet_s = draft.seen.at_s - max(last_change_s.get(p, float("-inf")) for p in placements)
@@ -61,6 +61,8 @@ def _step_out(draft: PlanDraft, thresholds: Thresholds, silo: Silo, bounds: Boun
 
 
 def _step_in(draft: PlanDraft, thresholds: Thresholds, silo: Silo, bounds: Bounds | None) -> None:
+    if draft.in_silo(silo) == 1 and in_demand(draft, silo):
+        return  # it would get one again at the next decision
     for placement in reversed(draft.silos[silo]):
         state = draft.state(placement)
         if state.ready == 0 or state.utilisation >= thresholds.scale_in_below:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from profiler.profile import ServerProfile, load_profile, profile_path
@@ -20,8 +19,8 @@ from results.profile_figures import comparison_drawings, profile_drawings
 from results.profile_page import comparison_page, profile_page
 from results.profile_tables import profile_tables
 from results.reference_load import ReferenceLoad, common_load
-from results.text_table import NOT_MEASURED, TextTable
 from testbed.bad_input import BadInput
+from testbed.terminal_tables import print_tables
 
 stdout = Console()
 
@@ -50,7 +49,7 @@ def show(
     _refuse_existing(html)
     samples, remark = _samples(found, profile) if html or figures else ((), "")
     drawings = _refuse_files_in_the_way(profile_drawings(found, samples) if figures else (), figures, figure_format)
-    _print(profile_tables(found))
+    print_tables(stdout, profile_tables(found))
     if remark:
         stdout.print(Text(remark), soft_wrap=True)
     if html is not None:
@@ -80,7 +79,7 @@ def compare(
     load = _asked_load(common_load(found), prompt_tokens, output_tokens, ttft_s, tpot_s)
     labelled = dict(zip(profile_labels(found), found, strict=True))
     drawings = _refuse_files_in_the_way(comparison_drawings(labelled) if figures else (), figures, figure_format)
-    _print(comparison_tables(found, load))
+    print_tables(stdout, comparison_tables(found, load))
     if html is not None:
         _write(html, comparison_page(found, load))
     _save(drawings, figures, figure_format)
@@ -154,34 +153,3 @@ def _save(drawings: Sequence[Drawing], folder: Path | None, file_format: FigureF
     except OSError as error:
         raise BadInput(f"--figures {folder} cannot be written: {error.strerror}") from error
     stdout.print(Text(f"→ {', '.join(str(path) for path in paths)}"), soft_wrap=True)
-
-
-def _print(tables: Sequence[TextTable]) -> None:
-    for table in tables:
-        stdout.print(_printable(table.title), style="bold")
-        if table.lead:
-            stdout.print(_printable(table.lead))
-        if table.rows:
-            stdout.print(_rich(table))
-        for note in table.notes:
-            stdout.print(_printable(note), style="dim")
-        stdout.print()
-
-
-def _rich(table: TextTable) -> Table:
-    shown = Table(box=None, pad_edge=False, show_header=table.has_header)
-    for index, name in enumerate(table.columns):
-        left = index == 0 or table.prose
-        shown.add_column(_printable(name), justify="left" if left else "right", overflow="fold")
-    for row in table.rows:
-        cells = [_printable(cell) for cell in row]
-        for cell in cells:
-            if cell.plain == NOT_MEASURED:
-                cell.stylize("dim")
-        shown.add_row(*cells)
-    return shown
-
-
-def _printable(text: str) -> Text:
-    # A profile may be someone else's: neither markup nor control characters of it reach the terminal.
-    return Text("".join(character if character.isprintable() else "�" for character in text))

@@ -99,8 +99,8 @@ def test_no_plan_exceeds_a_quota_goes_below_a_minimum_or_changes_when_repeated(n
         second = chosen.decide(applied(seen, plan))
         third = chosen.decide(applied(applied(seen, plan), second))
         assert third.counts == second.counts
-        # LT-I exchanges GPU types in two plans: the new server first, then the old one goes.
-        if name != "lt-i":
+        # These exchange GPU types in two plans: the new server first, then the old one goes.
+        if name not in ("lt-i", "mpc", "oracle"):
             assert second.counts == plan.counts
 
     law()

@@ -1,4 +1,4 @@
-"""Routing, the NIW queue's rules, orders of waiting, and the catalogue of policies."""
+"""Routing, orders of waiting, and the catalogue of policies."""
 
 import math
 
@@ -6,7 +6,6 @@ import pytest
 
 from controller.catalogue import make_policy, policy_names
 from controller.parameters import ReactiveParameters
-from controller.rules.niw import NiwRules
 from controller.rules.ordering import Order, OrderingRules, priority
 from controller.rules.routing import choose_region, choose_server
 from workloads.request import Request, Tier
@@ -39,27 +38,6 @@ def test_the_shortest_queue_is_joined_and_the_first_of_equals():
     assert choose_server([300, 120, 500, 120]) == 1
     with pytest.raises(ValueError):
         choose_server([])
-
-
-@pytest.mark.parametrize(
-    ("utilisation", "taken"), [(0.0, 2), (0.49, 2), (0.50, 1), (0.59, 1), (0.60, 0), (math.inf, 0)]
-)
-def test_a_pool_takes_niw_requests_by_its_utilisation(utilisation, taken):
-    assert NiwRules().takes(utilisation) == taken
-
-
-def test_a_niw_request_is_promoted_after_ten_hours():
-    rules = NiwRules()
-    assert not rules.promoted(100.0, 36_100.0)
-    assert rules.promoted(100.0, 36_100.1)
-    assert rules.promotion_s(100.0) == 36_100.0
-
-
-def test_niw_thresholds_out_of_order_are_refused():
-    with pytest.raises(ValueError, match=r"take_two_below=0\.7"):
-        NiwRules(take_two_below=0.7)
-    with pytest.raises(ValueError, match="promote_after_s=0"):
-        NiwRules(promote_after_s=0.0)
 
 
 def request(tier, arrival_s, deadline_s=None):
