@@ -16,6 +16,7 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from profiler.profile_parts import FitQuality
 from profiler.progress import unheard
 from profiler.sampling import measure_point
 from profiler.session import Session
-from profiler.step_time import StepTimeModel, prefill_pairs
+from profiler.step_time import DecodeTimes, StepTimeModel, prefill_pairs
 from testbed.emulated_target import EmulatedTarget
 from testbed.virtual_time import VirtualTimeLoop
 
@@ -52,11 +53,28 @@ class NoisyStepTime:
     def step_s(self, prefill_tokens: float, pairs: float, decode_seqs: float, kv_tokens: float) -> float:
         return self._truth.step_s(prefill_tokens, pairs, decode_seqs, kv_tokens) * self._factor()
 
-    def decode_run_s(self, decode_seqs: int, kv_tokens: float, steps: int) -> float:
-        return self._truth.decode_run_s(decode_seqs, kv_tokens, steps) * self._factor()
+    def decoding(self, decode_seqs: int) -> "NoisyDecodeTimes":
+        return NoisyDecodeTimes(self._truth.decoding(decode_seqs), self._factor)
+
+    @property
+    def overhead_s(self) -> float:
+        return self._truth.overhead_s
 
     def _factor(self) -> float:
         return math.exp(self._noise * self._rng.standard_normal())
+
+
+class NoisyDecodeTimes:
+    """Of a server that walks through its iterations one by one, as the one that is measured does."""
+
+    def __init__(self, truth: DecodeTimes, factor: Callable[[], float]) -> None:
+        self._truth, self._factor = truth, factor
+
+    def run_s(self, kv_tokens: float, steps: int) -> float:
+        return self._truth.run_s(kv_tokens, steps) * self._factor()
+
+    def steps_within(self, kv_tokens: float, seconds: float) -> int:
+        return self._truth.steps_within(kv_tokens, seconds)
 
 
 def random_truth(rng: np.random.Generator) -> StepTimeModel:

@@ -1,23 +1,32 @@
 """The policies by name, with their parameters checked."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from controller.parameter_types import Parameters
 from controller.parameters import (
     AdaptiveParameters,
     LongTermParameters,
-    Parameters,
     ReactiveParameters,
     StaticParameters,
     StepwiseParameters,
 )
+from controller.policies.chiron import Chiron
+from controller.policies.chiron_parameters import ChironParameters
+from controller.policies.hpa import HorizontalAutoscaler
+from controller.policies.hpa_parameters import HpaParameters
 from controller.policies.lt_i import LongTermImmediate
 from controller.policies.lt_u import LongTermByUtilisation
 from controller.policies.lt_ua import LongTermAdaptive
+from controller.policies.mpc import ModelPredictive
+from controller.policies.mpc_parameters import MpcParameters
+from controller.policies.oracle import TrueFuture, oracle
 from controller.policies.reactive import Reactive
+from controller.policies.siloed import Siloed
 from controller.policies.static import Static
 from controller.types import Policy, PolicyParameters
 
@@ -30,9 +39,14 @@ class _Entry(NamedTuple):
 _CATALOGUE: dict[str, _Entry] = {
     "static": _Entry(StaticParameters, lambda given: Static(parameters=given)),
     "reactive": _Entry(ReactiveParameters, lambda given: Reactive(parameters=given)),
+    "hpa": _Entry(HpaParameters, lambda given: HorizontalAutoscaler(parameters=given)),
+    "siloed": _Entry(ReactiveParameters, lambda given: Siloed(parameters=given)),
+    "chiron": _Entry(ChironParameters, lambda given: Chiron(parameters=given)),
     "lt-i": _Entry(LongTermParameters, lambda given: LongTermImmediate(parameters=given)),
     "lt-u": _Entry(StepwiseParameters, lambda given: LongTermByUtilisation(parameters=given)),
     "lt-ua": _Entry(AdaptiveParameters, lambda given: LongTermAdaptive(parameters=given)),
+    "mpc": _Entry(MpcParameters, lambda given: ModelPredictive(parameters=given)),
+    "oracle": _Entry(MpcParameters, lambda given: oracle(given, None)),
 }
 
 
@@ -41,8 +55,8 @@ def policy_names() -> tuple[str, ...]:
     return tuple(_CATALOGUE)
 
 
-def make_policy(name: str, parameters: PolicyParameters) -> Policy:
-    """The named policy; parameters left out have the paper's values.
+def make_policy(name: str, parameters: PolicyParameters, *, future: TrueFuture | None = None) -> Policy:
+    """The named policy; parameters left out have the paper's values. `future` is told to `oracle` and to no other.
 
     Raises ValueError, in one line, for an unknown name or key (with the nearest known one) or a value out of bounds.
     """
@@ -50,9 +64,10 @@ def make_policy(name: str, parameters: PolicyParameters) -> Policy:
         raise ValueError(f"unknown policy {name!r}; {_did_you_mean(name, policy_names())}")
     entry = _CATALOGUE[name]
     try:
-        return entry.build(entry.parameters.model_validate(dict(parameters)))
+        policy = entry.build(entry.parameters.model_validate(dict(parameters)))
     except ValidationError as error:
         raise ValueError(f"policy {name}: {_in_words(error, entry.parameters)}") from None
+    return replace(policy, foresight=future) if name == "oracle" and isinstance(policy, ModelPredictive) else policy
 
 
 def _in_words(error: ValidationError, model: type[Parameters]) -> str:

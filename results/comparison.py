@@ -66,10 +66,26 @@ def compare(summary: RunSummary) -> Comparison:
         row("  rejected", lambda p: p.requests.rejected, _count, None),
         row("  failed", lambda p: p.requests.failed, _count, None),
     ]
+    if any(p.scaling.sleeps for p in policies):
+        rows.insert(2, row("  server-hours asleep, no GPU", lambda p: p.sleeping_server_hours, hours, None))
+    if summary.bound is not None:
+        above = summary.bound.above
+        rows.insert(
+            1,
+            row(
+                "  above the bound",
+                lambda p: above(p.gpu_hours) if p.status == "finished" else None,
+                signed_percent,
+                None,
+            ),
+        )
     if any(p.requests.not_recorded for p in policies):
         rows.append(row("  not recorded", lambda p: p.requests.not_recorded, _count, None))
     rows.append(row("servers started", lambda p: p.scaling.starts, _count, None))
     rows.append(row("servers stopped", lambda p: p.scaling.stops, _count, None))
+    if any(p.scaling.sleeps for p in policies):
+        rows.append(row("servers put to sleep", lambda p: p.scaling.sleeps, _count, None))
+        rows.append(row("servers woken", lambda p: p.scaling.wakes, _count, None))
     return Comparison(policies=tuple(summary.policies), rows=tuple(rows))
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results.atomic_file import replace_text
+from results.bound import BoundRecord
 from results.schema import SCHEMA_VERSION
 from workloads.request import Tier
 from workloads.self_watch import ClientHealth
@@ -111,7 +112,8 @@ class RunManifest(_Record):
     """The whole of manifest.json. Wall-clock times are UTC and part of no digest.
 
     `offered_requests` is the number of requests of the workload, the same for every policy; `horizon_s` the time
-    that its arrivals cover. `policies` keeps the order in which they run: the first is what others are compared to.
+    that its arrivals cover. `bound` is what perfect foresight needs. `policies` keeps the order in which they run: the
+    first is what others are compared to.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -128,6 +130,7 @@ class RunManifest(_Record):
     slos: dict[Tier, SloRecord]
     start_state: dict[str, int] = {}
     usd_per_gpu_h: dict[str, float] = {}
+    bound: BoundRecord | None = None
     policies: dict[str, PolicyRecord]
     commit: Commit | None = None
     versions: dict[str, str] = {}

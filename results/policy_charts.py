@@ -11,7 +11,7 @@ from controller.types import Forecast, Pool
 from results.decisions import DecisionLog
 from results.demand import bin_edges, interactive, non_interactive, token_stream
 from results.figures import demand_and_servers, stacked_over_time
-from results.standing import HOLDING, mean_standing, server_intervals
+from results.standing import STANDING, mean_standing, server_intervals
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,7 +89,7 @@ def _demand(
 
 
 def _states(intervals: pd.DataFrame, edges: Floats) -> dict[str, Floats]:
-    order = ("READY", *(state for state in HOLDING if state != "READY"))
+    order = ("READY", *(state for state in STANDING if state != "READY"))
     return {state: mean_standing(intervals[intervals["state"] == state], edges) for state in order}
 
 

@@ -69,9 +69,11 @@ class RunRecorder:
         gpus: float,
         state: str,
         reason: str = "",
+        role: str = "shared",
     ) -> None:
-        """Record that a server entered `state`, which it keeps until its next record or the end of the run."""
-        self._servers.row((at_s, server_id, model, region, gpu_type, gpus, state, reason))
+        """Record that a server entered `state`, which it keeps until its next record or the end of the run, and how
+        many `gpus` it holds in it."""
+        self._servers.row((at_s, server_id, model, region, gpu_type, role, gpus, state, reason))
 
     def gauge(
         self,
@@ -102,10 +104,15 @@ class RunRecorder:
         utilisation: float,
         outstanding_tokens: int,
         niw_queued: int,
+        role: str = "shared",
+        sleeping: int = 0,
     ) -> None:
         """Record a placement as the controller sees it; `niw_queued` counts requests of the model's NIW queue."""
         self._pools.row(
-            (at_s, model, region, gpu_type, ready, starting, draining, utilisation, outstanding_tokens, niw_queued),
+            (
+                *(at_s, model, region, gpu_type, role, ready, starting, draining, sleeping),
+                *(utilisation, outstanding_tokens, niw_queued),
+            ),
         )
 
     def decision(self, record: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ COMPLETIONS = _table(
     ("reason", _NAME),
 )
 
-# One row per change of state of a server.
+# One row per change of state of a server; `gpus` are those it holds then.
 SERVERS = _table(
     "servers",
     ("at_s", pa.float64()),
@@ -60,6 +60,7 @@ SERVERS = _table(
     ("model", _NAME),
     ("region", _NAME),
     ("gpu_type", _NAME),
+    ("role", _NAME),
     ("gpus", pa.float64()),
     ("state", _NAME),
     ("reason", _NAME),
@@ -77,16 +78,18 @@ GAUGES = _table(
     ("kv_cache_usage", pa.float64()),
 )
 
-# One row per look at a placement (model, region, GPU type) as the controller sees it.
+# One row per look at a placement (model, region, GPU type, role) as the controller sees it.
 POOLS = _table(
     "pools",
     ("at_s", pa.float64()),
     ("model", _NAME),
     ("region", _NAME),
     ("gpu_type", _NAME),
+    ("role", _NAME),
     ("ready", pa.int32()),
     ("starting", pa.int32()),
     ("draining", pa.int32()),
+    ("sleeping", pa.int32()),
     ("utilisation", pa.float64()),
     ("outstanding_tokens", pa.int64()),
     ("niw_queued", pa.int32()),

@@ -9,19 +9,22 @@ import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 
-# A server holds its GPUs in these states. A sleeping one has given back memory, not its GPUs.
-HOLDING = ("STARTING", "READY", "SLEEPING", "DRAINING", "STOPPING")
+# A server holds GPUs in these states, unless it leaves out of sleep. One that wakes up is STARTING.
+HOLDING = ("STARTING", "READY", "DRAINING", "STOPPING")
+# It has given its GPUs back and holds host memory: it stands, and costs no GPU-hours.
+SLEEPING = "SLEEPING"
+STANDING = (*HOLDING, SLEEPING)
 # Held without serving new requests, because the fleet is changing.
 WASTED = ("STARTING", "DRAINING", "STOPPING")
 _LEAVING = ("DRAINING", "STOPPING")
 
 
 def server_intervals(servers: pd.DataFrame, end_s: float) -> pd.DataFrame:
-    """One row per stay of a server in a state that holds GPUs, within the run.
+    """One row per stay of a server in a state of STANDING, within the run; `gpus` are those it holds: 0 asleep.
 
     `servers` are rows of results.schema.SERVERS; a state lasts until the server's next row, the last one until
     `end_s`. Time before 0 and after `end_s` is cut away; what is left of no length is left out. Columns: server_id,
-    model, region, gpu_type, state, gpus, from_s, to_s.
+    model, region, gpu_type, role, state, gpus, from_s, to_s.
     """
     ordered = servers.iloc[np.lexsort((np.arange(len(servers)), servers["at_s"], servers["server_id"].cat.codes))]
     at_s = ordered["at_s"].to_numpy(np.float64)
@@ -30,9 +33,11 @@ def server_intervals(servers: pd.DataFrame, end_s: float) -> pd.DataFrame:
     same = names[1:] == names[:-1]
     until_s[:-1][same] = at_s[1:][same]
     intervals = ordered.drop(columns=["at_s", "reason"]).assign(
-        from_s=np.clip(at_s, 0.0, end_s), to_s=np.clip(until_s, 0.0, end_s)
+        gpus=ordered["gpus"].where(ordered["state"] != SLEEPING, 0.0),
+        from_s=np.clip(at_s, 0.0, end_s),
+        to_s=np.clip(until_s, 0.0, end_s),
     )
-    kept = (intervals["to_s"] > intervals["from_s"]) & intervals["state"].isin(HOLDING)
+    kept = (intervals["to_s"] > intervals["from_s"]) & intervals["state"].isin(STANDING)
     return intervals[kept].reset_index(drop=True)
 
 
@@ -41,33 +46,44 @@ def gpu_hours(intervals: pd.DataFrame) -> pd.Series:
     return (intervals["to_s"] - intervals["from_s"]) * intervals["gpus"] / 3600.0
 
 
+def sleeping_server_hours(intervals: pd.DataFrame) -> float:
+    """Hours that servers slept: they cost host memory, not GPUs."""
+    asleep = intervals[intervals["state"] == SLEEPING]
+    return float((asleep["to_s"] - asleep["from_s"]).sum()) / 3600.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingActions:
-    """Servers started (after the start state), told to leave, and failed, within the run."""
+    """Servers started (after the start state), told to leave, failed, put to sleep and woken, within the run."""
 
     starts: int
     stops: int
     failures: int
+    sleeps: int = 0
+    wakes: int = 0
 
 
 def scaling_actions(servers: pd.DataFrame, end_s: float) -> ScalingActions:
     """Counted from rows of results.schema.SERVERS.
 
     The start state is no action: a server STARTING before 0, or READY by 0. A stop is a server's first row that
-    leaves (DRAINING or STOPPING) before `end_s`; what the end of the run stops is none.
+    leaves (DRAINING or STOPPING) before `end_s`, unless it falls asleep next; what the end of the run stops is none.
     """
-    starts = stops = failures = 0
+    starts = stops = failures = sleeps = wakes = 0
     for _, rows in servers.groupby("server_id", observed=True, sort=False):
         states = rows["state"].tolist()
         times = rows["at_s"].tolist()
         for index, (state, at_s) in enumerate(zip(states, times, strict=True)):
             if not 0 <= at_s < end_s:
                 continue
-            ends_s = times[index + 1] if index + 1 < len(times) else end_s
-            starts += state == "STARTING" and ends_s > 0
-            stops += state in _LEAVING and not (index and states[index - 1] in _LEAVING)
+            before = states[index - 1] if index else ""
+            after, ends_s = (states[index + 1], times[index + 1]) if index + 1 < len(times) else ("", end_s)
+            wakes += state == "STARTING" and before == SLEEPING
+            starts += state == "STARTING" and before != SLEEPING and ends_s > 0
+            stops += state in _LEAVING and before not in _LEAVING and after != SLEEPING
             failures += state == "FAILED"
-    return ScalingActions(starts=starts, stops=stops, failures=failures)
+            sleeps += state == SLEEPING
+    return ScalingActions(starts=starts, stops=stops, failures=failures, sleeps=sleeps, wakes=wakes)
 
 
 def mean_standing(intervals: pd.DataFrame, edges_s: Floats, weight: Sequence[float] | Floats | None = None) -> Floats:

@@ -1,6 +1,7 @@
 """From the tables of a run to its summary."""
 
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from results.metrics import (
 )
 from results.policy_tables import PolicyTables, read_tables
 from results.run_folder import PolicyFolder, RunFolder
-from results.standing import WASTED, gpu_hours, scaling_actions, server_intervals
+from results.standing import HOLDING, WASTED, gpu_hours, scaling_actions, server_intervals, sleeping_server_hours
 from results.summary import (
     Attainment,
     Decisions,
@@ -59,6 +60,7 @@ def run_summary(manifest: RunManifest, policies: dict[str, PolicySummary]) -> Ru
         seed=manifest.seed,
         status=manifest.status,
         horizon_s=manifest.horizon_s,
+        bound=manifest.bound,
         policies=policies,
     )
 
@@ -73,7 +75,8 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
     intervals = server_intervals(tables.servers, end_s)
     hours = gpu_hours(intervals)
     wasted = hours.where(intervals["state"].isin(WASTED), 0.0)
-    hours_by = _gpu_hours_by(intervals, hours, wasted)
+    holding = intervals["state"].isin(HOLDING)
+    hours_by = _gpu_hours_by(intervals[holding], hours[holding], wasted[holding])
     actions = scaling_actions(tables.servers, end_s)
     errors = _forecast_errors(completions, log, end_s)
     return PolicySummary(
@@ -82,6 +85,7 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
         requests=_request_counts(completions, manifest.offered_requests),
         gpu_hours=float(hours.sum()),
         wasted_gpu_hours=float(wasted.sum()),
+        sleeping_server_hours=sleeping_server_hours(intervals),
         gpu_hours_by=hours_by,
         usd=_usd(hours_by.gpu_type, manifest.usd_per_gpu_h),
         slo_attainment=_attainment(completions, met),
@@ -94,7 +98,7 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
         lateness_s=record.lateness_s,
         client=record.client,
         losses=_losses(completions[~completed]),
-        scaling=Scaling(starts=actions.starts, stops=actions.stops, failures=actions.failures),
+        scaling=Scaling(**asdict(actions)),
         decisions=_decisions(log, tables.torn_decisions),
         forecast_error=errors.pop("", None),
         forecast_error_by_model=errors,

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from results.accuracy import ForecastError
 from results.atomic_file import replace_text
+from results.bound import BoundRecord
 from results.manifest import ClientRecord, Lateness, Status
 from results.metrics import QUANTILE_METHOD, Percentiles
 from results.schema import SCHEMA_VERSION
@@ -85,6 +86,8 @@ class Scaling(_Record):
     starts: int
     stops: int
     failures: int
+    sleeps: int = 0
+    wakes: int = 0
 
 
 class Decisions(_Record):
@@ -102,10 +105,10 @@ class PolicySummary(_Record):
     """One policy.
 
     `gpu_hours`: server time in a state that holds GPUs x the server's GPUs, within the run; `wasted_gpu_hours`: the
-    part of it STARTING, DRAINING or STOPPING. `usd` is None when a GPU type has no price; `slo_attainment` and
-    `goodput_requests_per_s` count requests that met every limit of their tier; goodput is per second of the time in
-    which requests arrived. `lateness_s` is None for a run that was killed: only its end tells it; so is `client`, in
-    virtual time too.
+    part of it STARTING (or waking), DRAINING or STOPPING. `sleeping_server_hours` cost no GPU-hours. `usd` is None when
+    a GPU type has no price; `slo_attainment` and `goodput_requests_per_s` count requests that met every limit of their
+    tier; goodput is per second of the time in which requests arrived. `lateness_s` is None for a run that was killed:
+    only its end tells it; so is `client`, in virtual time too.
     """
 
     status: Status
@@ -113,6 +116,7 @@ class PolicySummary(_Record):
     requests: RequestCounts
     gpu_hours: float
     wasted_gpu_hours: float
+    sleeping_server_hours: float = 0.0
     gpu_hours_by: GpuHoursBy
     usd: float | None
     slo_attainment: Attainment
@@ -141,6 +145,7 @@ class RunSummary(_Record):
     status: Status
     horizon_s: float
     quantile_method: str = QUANTILE_METHOD
+    bound: BoundRecord | None = None
     policies: dict[str, PolicySummary]
 
     def write(self, folder: Path) -> None:

@@ -28,12 +28,27 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
             where="testbed.cli_run:run",
             does="Run a scenario and write a run folder with records, summary and report.",
         ),
+        "sweep": LazyCommand(
+            where="testbed.cli_sweep:sweep_command",
+            does="Run a study over local processes and compare its policies at equal SLO attainment.",
+        ),
         "report": LazyCommand(
             where="testbed.cli_run:report",
             does="Rebuild summary.json and report.html of a run folder, also of a run that was killed.",
         ),
+        "explain": LazyCommand(
+            where="testbed.cli_explain:explain_run",
+            does="Tell what a policy saw, forecast, solved and did at a decision of a run, and why.",
+        ),
         "trace": LazyCommand(
             where="testbed.cli_trace:app", does="Make, describe, convert, fit or replay a trace of requests."
+        ),
+        "forecast": LazyCommand(
+            where="testbed.cli_forecast:app", does="Evaluate forecasts of demand on a trace, method by method."
+        ),
+        "bound": LazyCommand(
+            where="testbed.cli_bound:bound",
+            does="The least GPU-hours that serve a workload within its SLOs, with perfect foresight.",
         ),
         "profile": LazyCommand(
             where="testbed.cli_profile:app",

@@ -15,9 +15,11 @@ from results.report import write_report
 from results.run_folder import RunFolder
 from results.summary import RunSummary
 from testbed.bad_input import INTERRUPTED, BadInput
+from testbed.cli_sweep import sweep_command
 from testbed.progress import show_progress
 from testbed.run import RunOutcome, prepare, run_experiment
 from testbed.scenario import Mode, load_scenario
+from testbed.study import is_study
 
 stdout = Console()
 
@@ -47,11 +49,16 @@ def run(
         typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario: --set min_servers=2. Repeatable."),
     ] = None,
 ) -> None:
-    """Run a scenario and write a run folder with records, summary and report.
+    """Run a scenario and write a run folder with records, summary and report; a study is handed to `testbed sweep`.
 
     Bundled scenarios: quickstart (a day in virtual time), vllm-cpu (real vLLM without a GPU), single-gpu, eight-gpu.
     """
     overrides = [*(set_ or [])]
+    if is_study(scenario):
+        if mode is not None:
+            raise BadInput(f"--mode {mode.value} is for a scenario; of a study set it with --set mode={mode.value}")
+        sweep_command(scenario, policy=policy, seeds=None if seed is None else str(seed), out=out, set_=overrides)
+        return
     if mode is not None:
         overrides.append(f"mode={mode.value}")
     if seed is not None:

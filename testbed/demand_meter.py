@@ -88,7 +88,7 @@ class DemandMeter:
             missed={key: _past(series, count) for key, series in self._missed.items()},
         )
 
-    def mix(self, now_s: float, *, least_requests: int = 100) -> Mapping[str, LengthMix]:
+    def mix(self, now_s: float, *, least_requests: int = 400) -> Mapping[str, LengthMix]:
         """Lengths by model over the window's whole bins up to now; models with fewer requests are left out."""
         return self._lengths.mix(self._bins_until(now_s), least_requests=least_requests)
 

@@ -2,21 +2,35 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 from profiler.profile import ServerProfile
-from testbed.emulated_engine import EmulatedEngine, EngineLimits, Phase, Sequence
+from testbed.emulated_engine import EmulatedEngine
+from testbed.engine_parts import EngineLimits, Sequence
 from testbed.lifecycle import Lifecycle, StateListener
-from testbed.server import ServerLoad, ServerSpec, ServerState
+from testbed.server import BreakOff, Ended, ServerLoad, ServerSpec, ServerState
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.request import Request
 
 
+class Answer(Sequence):
+    """A request under way in an emulated server, and who is to hear of its end."""
+
+    __slots__ = ("ended", "request", "sent_s")
+
+    def __init__(self, request: Request, sent_s: float, ended: Ended, priority: int) -> None:
+        super().__init__(request.prompt_tokens, request.output_tokens, priority)
+        self.request = request
+        self.sent_s = sent_s
+        self.ended = ended
+
+
 class EmulatedServer:
     """Continuous batching whose iteration time comes from a `ServerProfile`.
 
-    It takes `start_s` to start and `stop_s` to stop. With `step_by_step` every iteration is an event
-    of its own, which `stream` needs; without it runs of decode iterations are one event.
+    It takes `start_s` to start, `stop_s` to stop, `sleep_s` to fall asleep and `wake_s` to wake up. With `step_by_step`
+    every iteration is an event of its own, which `stream` needs; without it runs of decode iterations are one event.
     """
 
     def __init__(
@@ -29,12 +43,16 @@ class EmulatedServer:
         on_change: StateListener,
         start_s: float,
         stop_s: float,
+        sleep_s: float = 0.0,
+        wake_s: float = 0.0,
         step_by_step: bool = False,
     ) -> None:
         self.spec = spec
         self.server_id = server_id
         self._start_s = start_s
         self._stop_s = stop_s
+        self._sleep_s = sleep_s
+        self._wake_s = wake_s
         self._limits = EngineLimits(
             max_num_seqs=spec.max_num_seqs,
             max_num_batched_tokens=spec.max_num_batched_tokens,
@@ -42,13 +60,15 @@ class EmulatedServer:
             num_gpu_blocks=profile.kv_cache.num_gpu_blocks,
             block_size=profile.kv_cache.block_size,
         )
-        self._engine = EmulatedEngine(profile.step_time, self._limits, step_by_step=step_by_step)
+        self._engine: EmulatedEngine[Answer] = EmulatedEngine(
+            profile.step_time, self._limits, step_by_step=step_by_step
+        )
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._lifecycle = Lifecycle(server_id, on_change)
-        self._waiters: dict[Sequence, asyncio.Future[float]] = {}
-        self._streams: dict[Sequence, asyncio.Queue[int]] = {}
-        self._streamed: dict[Sequence, int] = {}
+        self._answers: dict[Answer, None] = {}
+        self._streams: dict[Answer, asyncio.Queue[int]] = {}
+        self._streamed: dict[Answer, int] = {}
         self._timer: asyncio.Handle | None = None
         self._timer_s = 0.0
         self._empty = asyncio.Event()
@@ -66,49 +86,37 @@ class EmulatedServer:
         await asyncio.sleep(self._start_s)
         self._lifecycle.to(ServerState.READY)
 
-    async def send(self, request: Request, priority: int = 0) -> Completion:
-        """Returns when the last token has come out; a cancelled caller frees the request at once."""
-        sent_s = self._clock.now_s()
-        refusal = self._refusal(request)
+    def begin(self, request: Request, ended: Ended, priority: int | None = None) -> BreakOff:
+        """See `testbed.server.Server`; what is broken off frees its blocks at once."""
+        now_s = self._clock.now_s()
+        answer = Answer(request, now_s, ended, priority or 0)
+        refusal = self._submit(answer, now_s)
         if refusal:
-            return self._ended_early(request, sent_s, Outcome.REJECTED, refusal)
-        sequence = Sequence(request.prompt_tokens, request.output_tokens, priority)
-        ended: asyncio.Future[float] = self._loop.create_future()
-        self._submit(sequence, ended, sent_s)
+            # Whoever asks has its hands free before it hears of the end.
+            completion = self._ended_early(request, now_s, Outcome.REJECTED, refusal)
+            return self._loop.call_soon(ended, completion).cancel
+        return partial(self._drop, answer)
+
+    async def send(self, request: Request, priority: int | None = None) -> Completion:
+        """Returns when the last token has come out; a cancelled caller frees the request at once."""
+        answered: asyncio.Future[Completion] = self._loop.create_future()
+        break_off = self.begin(request, answered.set_result, priority)
         try:
-            last_token_s = await ended
+            return await answered
         except asyncio.CancelledError:
-            self._drop(sequence)
+            break_off()
             raise
-        if sequence.left:
-            return self._ended_early(
-                request,
-                sent_s,
-                Outcome.FAILED,
-                f"server {self.server_id} stopped after {self._engine.tokens_made(sequence)} tokens",
-                sequence,
-            )
-        return Completion(
-            request=request,
-            server_id=self.server_id,
-            region=self.spec.region,
-            sent_s=sent_s,
-            first_token_s=sequence.first_token_s,
-            last_token_s=last_token_s,
-            output_tokens=request.output_tokens,
-            outcome=Outcome.COMPLETED,
-        )
 
     async def stream(self, request: Request, priority: int = 0) -> AsyncIterator[int]:
         """Yield the number of new tokens whenever some come out. Raises ValueError for a request that is refused."""
-        refusal = self._refusal(request)
+        now_s = self._clock.now_s()
+        answer = Answer(request, now_s, _nobody, priority)
+        refusal = self._submit(answer, now_s)
         if refusal:
             raise ValueError(refusal)
-        sequence = Sequence(request.prompt_tokens, request.output_tokens, priority)
         tokens: asyncio.Queue[int] = asyncio.Queue()
-        self._streams[sequence] = tokens
-        self._streamed[sequence] = 0
-        self._submit(sequence, self._loop.create_future(), self._clock.now_s())
+        self._streams[answer] = tokens
+        self._streamed[answer] = 0
         seen = 0
         try:
             while seen < request.output_tokens:
@@ -118,12 +126,13 @@ class EmulatedServer:
                 seen += new
                 yield new
         finally:
-            self._drop(sequence)
+            self._drop(answer)
 
     async def load(self) -> ServerLoad:
-        engine = self._engine
+        engine, now_s = self._engine, self._clock.now_s()
+        engine.catch_up(now_s)
         return ServerLoad(
-            at_s=self._clock.now_s(),
+            at_s=now_s,
             num_requests_running=engine.num_requests_running,
             num_requests_waiting=engine.num_requests_waiting,
             kv_cache_usage=engine.kv_cache_usage,
@@ -131,104 +140,150 @@ class EmulatedServer:
             prompt_tokens_total=engine.prompt_tokens_computed,
         )
 
+    async def sleep(self, drain_s: float) -> None:
+        self._lifecycle.to(ServerState.DRAINING, "to sleep")
+        await self._drain(drain_s)
+        await asyncio.sleep(self._sleep_s)
+        self._lifecycle.to(ServerState.SLEEPING)
+
+    async def wake(self) -> None:
+        self._lifecycle.to(ServerState.STARTING, "waking")
+        await asyncio.sleep(self._wake_s)
+        self._lifecycle.to(ServerState.READY)
+
+    async def _drain(self, drain_s: float) -> None:
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._empty.wait()
+        except TimeoutError:
+            self._end_all()
+
     async def stop(self, drain_s: float) -> None:
         if self.state in (ServerState.STOPPED, ServerState.FAILED):
             return
         if self.state is ServerState.READY:
             self._lifecycle.to(ServerState.DRAINING)
         if self.state is ServerState.DRAINING:
-            try:
-                async with asyncio.timeout(drain_s):
-                    await self._empty.wait()
-            except TimeoutError:
-                self._end_all()
+            await self._drain(drain_s)
         if self.state is not ServerState.STOPPING:
             self._lifecycle.to(ServerState.STOPPING)
         await asyncio.sleep(self._stop_s)
         self._lifecycle.to(ServerState.STOPPED)
 
-    def _refusal(self, request: Request) -> str:
-        if self.state is not ServerState.READY:
-            return f"server {self.server_id} is {self.state}"
-        return self._limits.refusal(request.prompt_tokens, request.output_tokens)
-
     def _ended_early(
-        self, request: Request, sent_s: float, outcome: Outcome, reason: str, sequence: Sequence | None = None
+        self, request: Request, sent_s: float, outcome: Outcome, reason: str, answer: Answer | None = None
     ) -> Completion:
         return Completion(
             request=request,
             server_id=self.server_id,
             region=self.spec.region,
             sent_s=sent_s,
-            first_token_s=sequence.first_token_s if sequence else None,
+            first_token_s=answer.first_token_s if answer else None,
             last_token_s=self._clock.now_s(),
-            output_tokens=self._engine.tokens_made(sequence) if sequence else 0,
+            output_tokens=self._engine.tokens_made(answer) if answer else 0,
             outcome=outcome,
             reason=reason,
         )
 
-    def _submit(self, sequence: Sequence, ended: asyncio.Future[float], now_s: float) -> None:
-        self._waiters[sequence] = ended
-        self._empty.clear()
-        self._engine.submit(sequence, now_s)
-        self._set_timer()
-
-    def _drop(self, sequence: Sequence) -> None:
-        """Forget a sequence, aborting it when it has not ended."""
-        self._streams.pop(sequence, None)
-        self._streamed.pop(sequence, None)
-        if self._waiters.pop(sequence, None) is not None and sequence.phase is not Phase.ENDED:
-            self._engine.abort(sequence, self._clock.now_s())
+    def _submit(self, answer: Answer, now_s: float) -> str:
+        """Hand a request to the engine. Returns why it is refused, "" when it is not."""
+        if self._lifecycle.state is not ServerState.READY:
+            return f"server {self.server_id} is {self._lifecycle.state}"
+        engine = self._engine
+        try:
+            engine.submit(answer, now_s)
+        except ValueError as refused:
+            return str(refused)
+        if not self._answers:
+            self._empty.clear()
+        self._answers[answer] = None
+        if engine.wake_s != self._timer_s or self._timer is None:
             self._set_timer()
-        self._note_empty()
+        return ""
+
+    def _drop(self, answer: Answer) -> None:
+        """Forget an answer; nobody waits for it any more. Harmless when it has ended."""
+        answer.ended = _nobody
+        self._streams.pop(answer, None)
+        self._streamed.pop(answer, None)
+        if answer in self._answers:
+            del self._answers[answer]
+            self._engine.abort(answer, self._clock.now_s())
+            self._set_timer()
+            self._note_empty()
 
     def _end_all(self) -> None:
         """The drain deadline has passed: whoever is left ends now, without its last tokens."""
         now_s = self._clock.now_s()
-        for sequence, ended in list(self._waiters.items()):
-            self._engine.abort(sequence, now_s)
-            if not ended.done():
-                ended.set_result(now_s)
-            if sequence in self._streams:
-                self._streams[sequence].put_nowait(0)
-        self._waiters.clear()
+        self._finish(self._engine.advance(now_s))
+        left, self._answers = list(self._answers), {}
+        for answer in left:
+            self._engine.abort(answer, now_s)
+            if answer in self._streams:
+                self._streams[answer].put_nowait(0)
+            reason = f"server {self.server_id} stopped after {self._engine.tokens_made(answer)} tokens"
+            completion = self._ended_early(answer.request, answer.sent_s, Outcome.FAILED, reason, answer)
+            # Heard of only when the server's state has changed: room here is no room any more.
+            self._loop.call_soon(_tell, answer, completion)
         self._set_timer()
         self._note_empty()
 
     def _note_empty(self) -> None:
-        if not self._waiters:
+        if not self._answers:
             self._empty.set()
 
     def _set_timer(self) -> None:
-        """One timer, at the engine's next event."""
-        event_s = self._engine.next_event_s
+        """One timer, no later than the engine wants to be woken. One that comes sooner is kept: it will see."""
+        wake_s = self._engine.wake_s
+        if wake_s is None or (self._timer is not None and self._timer_s <= wake_s):
+            return
         if self._timer is not None:
-            if event_s == self._timer_s:
-                return
             self._timer.cancel()
-            self._timer = None
-        if event_s is not None:
-            self._timer = self._loop.call_at(self._clock.loop_time(event_s), self._advance)
-            self._timer_s = event_s
+        self._timer = self._loop.call_at(self._clock.loop_time(wake_s), self._advance)
+        self._timer_s = wake_s
 
     def _advance(self) -> None:
         self._timer = None
-        event_s = self._engine.next_event_s
-        assert event_s is not None
-        finished = self._engine.advance()
+        # The clock may read a hair less than the time the timer was set to.
+        finished = self._engine.advance(max(self._clock.now_s(), self._timer_s))
         if self._streams:
             self._feed_streams()
-        for sequence in finished:
-            ended = self._waiters.pop(sequence, None)
-            if ended is not None and not ended.done():
-                ended.set_result(event_s)
-        self._note_empty()
         self._set_timer()
+        if finished:
+            self._finish(finished)
+
+    def _finish(self, finished: list[Answer]) -> None:
+        for answer in finished:
+            self._answers.pop(answer, None)
+        self._note_empty()
+        for answer in finished:
+            assert answer.ended_s is not None
+            request = answer.request
+            answer.ended(
+                Completion(
+                    request=request,
+                    server_id=self.server_id,
+                    region=self.spec.region,
+                    sent_s=answer.sent_s,
+                    first_token_s=answer.first_token_s,
+                    last_token_s=answer.ended_s,
+                    output_tokens=request.output_tokens,
+                    outcome=Outcome.COMPLETED,
+                )
+            )
 
     def _feed_streams(self) -> None:
-        for sequence, tokens in self._streams.items():
-            made = self._engine.tokens_made(sequence)
-            new = made - self._streamed[sequence]
+        for answer, tokens in self._streams.items():
+            made = self._engine.tokens_made(answer)
+            new = made - self._streamed[answer]
             if new:
-                self._streamed[sequence] = made
+                self._streamed[answer] = made
                 tokens.put_nowait(new)
+
+
+def _nobody(completion: Completion) -> None:
+    """Hears of the end of a stream, whose reader has it from the stream itself."""
+
+
+def _tell(answer: Answer, completion: Completion) -> None:
+    answer.ended(completion)

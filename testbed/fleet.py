@@ -6,41 +6,33 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-from controller.types import FleetLimits, Observation, Placement, PlacementState, ScalingPlan
+from controller.types import Capacity, FleetLimits, Observation, Placement, Role, ScalingPlan
 from testbed.demand_meter import DemandMeter
 from testbed.gpu_slots import GpuSlots
+from testbed.member import Member, Order
 from testbed.niw_queue import NiwQueue
-from testbed.router import Router, Seat
+from testbed.observed import placement_state
+from testbed.router import Router
 from testbed.server import Server, ServerError, ServerState
 from workloads.clock import RunClock
 
-ServerMaker = Callable[[Placement, str, tuple[int, ...]], Server]
-"""Makes a server from its placement, its id and the indices of its GPUs."""
-
-
-class Member:
-    """One server of the fleet, from the command to start it until its GPUs are free again."""
-
-    __slots__ = ("begun", "broken_off", "gpu_indices", "placement", "server", "settled", "stop_asked", "task")
-
-    def __init__(self, placement: Placement, server: Server, gpu_indices: tuple[int, ...]) -> None:
-        self.placement = placement
-        self.server = server
-        self.gpu_indices = gpu_indices
-        self.stop_asked = asyncio.Event()
-        self.settled = False  # its start has come to an end, good or bad
-        self.task: asyncio.Task[None] | None = None
-        self.begun = False
-        self.broken_off = False
+ServerMaker = Callable[[Placement, str, tuple[int, ...], str], Server]
+"""Makes a server from its placement, its id, the indices of its GPUs and why it is started ("" where that is plain)."""
 
 
 class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
-    """Starts and stops servers so that their counts become those of the last plan; on exit stops them all.
+    """Starts, stops, puts to sleep and wakes servers until their counts are those of the last plan; stops all on exit.
 
-    Satisfies `controller.types.Fleet`. A plan names absolute counts: STARTING and READY servers are counted, a
-    surplus is drained (STARTING ones first, then those with the fewest tokens in flight), and starts that find no
-    free GPU wait until a draining server gives its own back. A server that cannot start, or dies, is FAILED and
-    gives its GPUs back; the next plan may start another.
+    Satisfies `controller.types.Fleet`. A plan names absolute counts of servers that serve now or soon (STARTING, also
+    from sleep, and READY), and of servers asleep beside them.
+
+    - A surplus is drained, STARTING ones first, then those with the fewest tokens in flight. It goes to sleep while
+      fewer than wanted sleep, and is stopped otherwise; what cannot sleep is stopped, with the reason on record.
+    - What is missing is woken, then started. A sleeper wakes on the GPUs it had, once they are free; starts keep off
+      the GPUs of sleepers while there are others. What finds no free GPU waits until a server gives its own back.
+    - Sleepers beyond those wanted, and beyond what is still missing, are stopped.
+
+    A server that cannot start or wake, or dies, is FAILED and gives its GPUs back; the next plan may start another.
     """
 
     def __init__(
@@ -55,9 +47,11 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         meter: DemandMeter,
         capacity_tokens: Callable[[Server], float],
         drain_s: float,
+        limits_now: Callable[[], FleetLimits] | None = None,
     ) -> None:
         self._clock = clock
         self._limits = limits
+        self._limits_now = limits_now
         self._placements = limits.placements()
         self._slots = slots
         self._make_server = make_server
@@ -68,6 +62,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         self._drain_s = drain_s
         self._members: list[Member] = []
         self._wanted: Counter[Placement] = Counter()
+        self._wanted_asleep: Counter[Placement] = Counter()
         self._numbers: Counter[str] = Counter()
         self._previous: ScalingPlan | None = None
         self._tasks = asyncio.TaskGroup()
@@ -86,8 +81,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         if error is not None:
             self._drain_s = 0.0
         for member in self._members:
-            member.stop_asked.set()
-            self._hurry(member)
+            member.tell(Order.STOP)
         await self._tasks.__aexit__(kind, error, trace)
 
     @property
@@ -99,9 +93,15 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
     def members(self) -> tuple[Member, ...]:
         return tuple(self._members)
 
+    def counts(self) -> dict[tuple[str, ServerState], int]:
+        """Servers by (region, state)."""
+        return dict(Counter((m.placement.region, m.server.state) for m in self._members))
+
+    # What a policy sees and says.
+
     async def start_initial(self, counts: Mapping[Placement, int]) -> None:
         """Start these servers and return when all are READY. Raises the first ServerError."""
-        self._want(counts)
+        self._want(counts, {})
         starting = self.members
         while not all(member.settled for member in starting):
             await self._one_settled.wait()
@@ -110,128 +110,145 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
                 raise self.failures[0]
 
     async def observe(self) -> Observation:
-        by_placement: dict[Placement, list[Member]] = {placement: [] for placement in self._placements}
-        for member in self._members:
-            by_placement[member.placement].append(member)
+        now_s = self._clock.now_s()
         seats = {
             id(seat.server): seat
-            for pool in {placement.pool for placement in by_placement}
+            for pool in {placement.pool for placement in self._placements}
             for seat in self._router.seats(pool)
         }
         return Observation(
-            at_s=self._clock.now_s(),
-            limits=self._limits,
+            at_s=now_s,
+            limits=self._limits if self._limits_now is None else self._limits_now(),
             placements={
-                placement: _state_of(members, [seats[id(m.server)] for m in members if id(m.server) in seats])
-                for placement, members in by_placement.items()
+                placement: placement_state(
+                    members, [seats[id(m.server)] for m in members if id(m.server) in seats], now_s
+                )
+                for placement, members in self._by_placement().items()
             },
-            demand=self._meter.history(self._clock.now_s()),
+            demand=self._meter.history(now_s),
             niw_queued_tokens=self._niw_queue.queued_tokens(),
+            niw_due=self._niw_queue.due(),
             previous=self._previous,
         )
 
     async def apply(self, plan: ScalingPlan) -> None:
         self._previous = plan
-        self._want(plan.counts)
+        self._want(plan.counts, plan.sleeping)
 
-    def _want(self, counts: Mapping[Placement, int]) -> None:
-        self._wanted = Counter(dict(counts))
+    # From what stands to what is wanted.
+
+    def _want(self, counts: Mapping[Placement, int], asleep: Mapping[Placement, int]) -> None:
+        self._wanted, self._wanted_asleep = Counter(dict(counts)), Counter(dict(asleep))
         self._reconcile()
 
     def _reconcile(self) -> None:
-        """Stop what is too much, then start what is missing while GPUs are free."""
+        """One pass over all placements for each kind of step: no start takes GPUs that a sleeper is to wake on."""
         if self._closing:
             return
-        active: dict[Placement, list[Member]] = {placement: [] for placement in self._placements}
-        for member in self._members:
-            if _active(member):
-                active[member.placement].append(member)
-        for placement, members in active.items():
-            surplus = len(members) - self._wanted[placement]
-            if surplus > 0:
-                for member in sorted(members, key=self._stop_order)[:surplus]:
-                    self._stop(member)
-        for placement, members in active.items():
-            for _ in range(self._wanted[placement] - len(members)):
-                if not self._start(placement):
-                    break
+        for step in (self._retire_surplus, self._wake_missing, self._start_missing, self._stop_spare_sleepers):
+            for placement, members in self._by_placement().items():
+                step(placement, members)
 
-    def _stop_order(self, member: Member) -> tuple[bool, int]:
+    def _by_placement(self) -> dict[Placement, list[Member]]:
+        by_placement: dict[Placement, list[Member]] = {placement: [] for placement in self._placements}
+        for member in self._members:
+            by_placement[member.placement].append(member)
+        return by_placement
+
+    def _missing(self, placement: Placement, members: list[Member]) -> int:
+        """Servers that should serve and do not; below 0, a surplus."""
+        return self._wanted[placement] - sum(member.serves for member in members)
+
+    def _retire_surplus(self, placement: Placement, members: list[Member]) -> None:
+        surplus = -self._missing(placement, members)
+        if surplus <= 0:
+            return
+        to_sleep = self._wanted_asleep[placement] - sum(member.sleeps for member in members)
+        can_sleep = self._capacity(placement).can_sleep
+        for member in sorted((m for m in members if m.serves), key=self._retire_order)[:surplus]:
+            if to_sleep > 0 and can_sleep and member.loaded:
+                self._retire(member, Order.SLEEP)
+                to_sleep -= 1
+            else:
+                self._retire(member, Order.STOP)
+
+    def _retire_order(self, member: Member) -> tuple[bool, int]:
         """STARTING ones first, then those with the least in flight."""
         ready = member.server.state is ServerState.READY
         seats = self._router.seats(member.placement.pool)
         outstanding = next((seat.outstanding_tokens for seat in seats if seat.server is member.server), 0)
         return (ready, outstanding)
 
-    def _start(self, placement: Placement) -> bool:
-        capacity = self._limits.capacity[(placement.model, placement.gpu_type)]
-        gpu_indices = self._slots[(placement.region, placement.gpu_type)].take(capacity.gpus)
+    def _retire(self, member: Member, order: Order) -> None:
+        member.tell(order)
+        # From this moment on it gets no more requests, also when its task has not run yet.
+        self._router.leave(member.placement, member.server)
+
+    def _wake_missing(self, placement: Placement, members: list[Member]) -> None:
+        missing = self._missing(placement, members)
+        for member in members:
+            if missing <= 0:
+                return
+            if member.sleeps and member.server.state is ServerState.STARTING:
+                member.tell(Order.SERVE)  # it wakes up already, only to sleep again
+                missing -= 1
+            elif member.sleeps and member.wake(self._clock.now_s() + (self._capacity(placement).wake_s or 0.0)):
+                missing -= 1
+
+    def _start_missing(self, placement: Placement, members: list[Member]) -> None:
+        asleep = sum(member.sleeps and not member.holds_gpus for member in members)
+        because = f"GPUs of {asleep} sleeping are taken" if asleep else ""
+        for _ in range(self._missing(placement, members)):
+            if not self._start(placement, because):
+                break
+
+    def _start(self, placement: Placement, because: str) -> bool:
+        capacity = self._capacity(placement)
+        slots = self._slots[placement.region, placement.gpu_type]
+        gpu_indices = slots.take(capacity.gpus)
         if gpu_indices is None:
             return False
-        pool = f"{placement.model}-{placement.region}"
-        self._numbers[pool] += 1
-        server = self._make_server(placement, f"{pool}-{self._numbers[pool]}", gpu_indices)
-        member = Member(placement, server, gpu_indices)
+        role = "" if placement.role is Role.SHARED else f"-{placement.role.value}"
+        silo = f"{placement.model}-{placement.region}{role}"
+        self._numbers[silo] += 1
+        server = self._make_server(placement, f"{silo}-{self._numbers[silo]}", gpu_indices, because)
+        ready_at_s = self._clock.now_s() + capacity.start_s
+        member = Member(placement, server, slots=slots, gpu_indices=gpu_indices, ready_at_s=ready_at_s)
         self._members.append(member)
         member.task = self._tasks.create_task(self._live(member), name=f"server {server.server_id}")
         return True
 
-    def _stop(self, member: Member) -> None:
-        member.stop_asked.set()
-        # From this moment on it gets no more requests, also when its task has not run yet.
-        self._router.leave(member.placement.pool, member.server)
-        self._hurry(member)
+    def _stop_spare_sleepers(self, placement: Placement, members: list[Member]) -> None:
+        sleepers = [member for member in members if member.sleeps]
+        kept = self._wanted_asleep[placement] + max(0, self._missing(placement, members))
+        # Those that could not wake now are the least use.
+        sleepers.sort(key=lambda member: member.can_wake)
+        for member in sleepers[: max(0, len(sleepers) - kept)]:
+            self._retire(member, Order.STOP)
 
-    def _hurry(self, member: Member) -> None:
-        """Break off a start that nobody waits for any more."""
-        if member.begun and member.task is not None and member.server.state is ServerState.STARTING:
-            member.broken_off = True
-            member.task.cancel()
+    def _capacity(self, placement: Placement) -> Capacity:
+        return self._limits.capacity[placement.model, placement.gpu_type]
+
+    # The life of a server.
 
     async def _live(self, member: Member) -> None:
         """The whole life of one server. Its GPUs are given back whatever happens."""
-        member.begun = True
         try:
-            await self._start_and_serve(member)
+            await member.live(drain_s=self._drain_s, join=lambda: self._join(member), on_asleep=self._reconcile)
         except ServerError as error:
             self.failures.append(error)
             self._lose(member)
         finally:
-            self._router.leave(member.placement.pool, member.server)
+            self._router.leave(member.placement, member.server)
             self._settle(member)
-            await self._stop_for_sure(member.server)
+            await member.stop_for_sure(self._drain_s)
             self._members.remove(member)
-            slots = self._slots[(member.placement.region, member.placement.gpu_type)]
-            slots.give_back(member.gpu_indices, member.server.spec.gpus)
+            member.free_gpus()
             self._reconcile()
 
-    async def _start_and_serve(self, member: Member) -> None:
-        """Returns when the server is asked to stop."""
-        try:
-            if not member.stop_asked.is_set():
-                await member.server.start()
-                self._router.join(member.placement.pool, member.server, self._capacity_tokens(member.server))
-                self._settle(member)
-            await member.stop_asked.wait()
-        except asyncio.CancelledError:
-            if not member.broken_off or self._closing:
-                raise
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()
-
-    async def _stop_for_sure(self, server: Server) -> None:
-        """Stop also when cancelled meanwhile: then without waiting for requests any longer."""
-        # A cancellation that brought us here is dealt with by stopping. Were it left to stand, Python before 3.11.4
-        # would take the end of a timeout in `stop` for it.
-        task = asyncio.current_task()
-        while task is not None and task.uncancel():
-            pass
-        try:
-            await server.stop(self._drain_s)
-        except asyncio.CancelledError:
-            await server.stop(0.0)
-            raise
+    def _join(self, member: Member) -> None:
+        self._router.join(member.placement, member.server, self._capacity_tokens(member.server))
+        self._settle(member)
 
     def _settle(self, member: Member) -> None:
         member.settled = True
@@ -241,34 +258,11 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         """A server has FAILED: it gets no more requests, and its life comes to its end."""
         for member in self._members:
             if member.server.server_id == server_id:
-                self._router.leave(member.placement.pool, member.server)
+                self._router.leave(member.placement, member.server)
                 self._lose(member)
 
     def _lose(self, member: Member) -> None:
         """A server failed. Nothing starts in its place before the next plan: what fails at once would fail forever."""
-        if not member.stop_asked.is_set():
-            member.stop_asked.set()
+        if member.order is Order.SERVE:
             self._wanted[member.placement] -= 1
-
-    def counts(self) -> dict[tuple[str, ServerState], int]:
-        """Servers by (region, state)."""
-        return dict(Counter((m.placement.region, m.server.state) for m in self._members))
-
-
-def _active(member: Member) -> bool:
-    return not member.stop_asked.is_set() and member.server.state in (ServerState.STARTING, ServerState.READY)
-
-
-def _state_of(members: list[Member], seats: list[Seat]) -> PlacementState:
-    tokens = sum(seat.outstanding_tokens for seat in seats)
-    capacity = sum(seat.capacity_tokens for seat in seats)
-    states = [member.server.state for member in members if _active(member)]
-    starting = states.count(ServerState.STARTING)
-    ready = len(states) - starting
-    return PlacementState(
-        starting=starting,
-        ready=ready,
-        draining=len(members) - starting - ready,
-        utilisation=tokens / capacity if capacity else 0.0,
-        outstanding_tokens=tokens,
-    )
+        member.tell(Order.STOP)

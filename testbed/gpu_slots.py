@@ -1,6 +1,7 @@
 """Which GPUs of a region are taken: whole ones, and shares of one."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 # Shares like 1/3 add up to a hair more or less than they should.
@@ -10,7 +11,8 @@ _EPSILON = 1e-9
 class GpuSlots:
     """GPUs that a region owns, by index; it may own a share of a GPU that it has in common with another region.
 
-    Pure bookkeeping. Several shares live on one GPU; a whole GPU is exclusive.
+    Pure bookkeeping. Several shares live on one GPU; a whole GPU is exclusive. A server that sleeps takes no GPU, but
+    is bound to those it had: only there can it wake, so others are put elsewhere while they can be.
     Raises ValueError for an owned share outside of 0 (exclusive) to 1.
     """
 
@@ -23,6 +25,7 @@ class GpuSlots:
                 )
         self._owned = shares
         self._used = dict.fromkeys(shares, 0.0)
+        self._sleepers: Counter[int] = Counter()
 
     @property
     def owned_gpus(self) -> float:
@@ -40,7 +43,8 @@ class GpuSlots:
     def take(self, gpus: float) -> tuple[int, ...] | None:
         """Indices for a server of `gpus` GPUs: a fraction below 1 on one GPU, or so many whole ones; None when full.
 
-        A share goes where it fits most tightly, so that whole GPUs stay whole.
+        GPUs of the fewest sleepers come first; of these, a share goes where it fits most tightly, so that whole GPUs
+        stay whole.
         Raises ValueError for `gpus` that is neither a fraction between 0 and 1 nor a whole number.
         """
         chosen: tuple[int, ...]
@@ -48,14 +52,13 @@ class GpuSlots:
             fitting = [i for i in self._owned if self._room(i) >= gpus - _EPSILON]
             if not fitting:
                 return None
-            chosen = (min(fitting, key=lambda i: (self._room(i), i)),)
-            self._used[chosen[0]] += gpus
+            chosen = (min(fitting, key=lambda i: (self._sleepers[i], self._room(i), i)),)
         else:
-            empty = sorted(i for i in self._owned if self._room(i) >= 1 - _EPSILON)
+            empty = [i for i in self._owned if self._room(i) >= 1 - _EPSILON]
             if len(empty) < round(gpus):
                 return None
-            chosen = tuple(empty[: round(gpus)])
-            self._used.update(dict.fromkeys(chosen, 1.0))
+            chosen = tuple(sorted(sorted(empty, key=lambda i: (self._sleepers[i], i))[: round(gpus)]))
+        self._occupy(chosen, gpus)
         return chosen
 
     def give_back(self, indices: tuple[int, ...], gpus: float) -> None:
@@ -69,6 +72,35 @@ class GpuSlots:
         for index in indices:
             left = self._used[index] - amount
             self._used[index] = left if left > _EPSILON else 0.0
+
+    def lay_down(self, indices: tuple[int, ...], gpus: float) -> None:
+        """A server falls asleep: `give_back`, and remember where it lies."""
+        self.give_back(indices, gpus)
+        self._sleepers.update(indices)
+
+    def can_wake(self, indices: tuple[int, ...], gpus: float) -> bool:
+        """Whether a sleeper finds its GPUs free."""
+        needed = gpus if _is_share(gpus) else 1.0
+        return all(self._room(index) >= needed - _EPSILON for index in indices)
+
+    def wake(self, indices: tuple[int, ...], gpus: float) -> bool:
+        """Undo `lay_down` and take the same GPUs again; False, and nothing is done, where they are not free."""
+        if not self.can_wake(indices, gpus):
+            return False
+        self.forget(indices)
+        self._occupy(indices, gpus)
+        return True
+
+    def forget(self, indices: tuple[int, ...]) -> None:
+        """A sleeper is no more. Raises ValueError where none lies."""
+        if any(self._sleepers[index] < 1 for index in indices):
+            raise ValueError(f"nobody sleeps on GPUs {indices}; forget or wake what lay down, once")
+        self._sleepers.subtract(indices)
+
+    def _occupy(self, indices: tuple[int, ...], gpus: float) -> None:
+        amount = gpus if _is_share(gpus) else 1.0
+        for index in indices:
+            self._used[index] += amount
 
     def _room(self, index: int) -> float:
         return self._owned[index] - self._used[index]

@@ -11,11 +11,10 @@ StateListener = Callable[[str, ServerState, str], None]
 LEGAL: Mapping[ServerState, frozenset[ServerState]] = MappingProxyType(
     {
         ServerState.STARTING: frozenset({ServerState.READY, ServerState.STOPPING, ServerState.FAILED}),
-        ServerState.READY: frozenset(
-            {ServerState.SLEEPING, ServerState.DRAINING, ServerState.STOPPING, ServerState.FAILED}
-        ),
-        ServerState.SLEEPING: frozenset({ServerState.READY, ServerState.STOPPING, ServerState.FAILED}),
-        ServerState.DRAINING: frozenset({ServerState.STOPPING, ServerState.FAILED}),
+        ServerState.READY: frozenset({ServerState.DRAINING, ServerState.STOPPING, ServerState.FAILED}),
+        # A server drains before it stops, and before it sleeps; one that wakes up is STARTING again.
+        ServerState.DRAINING: frozenset({ServerState.SLEEPING, ServerState.STOPPING, ServerState.FAILED}),
+        ServerState.SLEEPING: frozenset({ServerState.STARTING, ServerState.STOPPING, ServerState.FAILED}),
         ServerState.STOPPING: frozenset({ServerState.STOPPED, ServerState.FAILED}),
         ServerState.STOPPED: frozenset(),
         ServerState.FAILED: frozenset(),

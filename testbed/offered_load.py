@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from controller.history import Key, Series
+from controller.policies.oracle import TrueFuture
+from controller.types import Pool
 from testbed.scenario import Scenario, ScenarioError
 from testbed.strict import nearest
 from workloads.demand import demand_series
@@ -14,6 +16,7 @@ from workloads.request import Tier
 from workloads.synthesis import synthesise
 from workloads.trace import Trace
 from workloads.trace_checks import TraceError
+from workloads.transforms import split_history
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,25 +47,35 @@ def offered_load(scenario: Scenario, scenario_path: Path) -> OfferedLoad:
     workload = scenario.workload.synthetic
     assert workload is not None, "a workload is synthetic or a trace"
     trace = synthesise(workload, scenario.seed)
-    _check_bins(scenario)
-    keys = [(model, region) for model in scenario.models for region in scenario.regions]
+    _check_bins(scenario, workload.seconds(scenario.workload.history_h))
     if scenario.workload.history_h == 0:
-        return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=_mix(trace))
-    history = synthesise(workload, scenario.seed, from_h=-scenario.workload.history_h, to_h=0.0)
+        return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=length_mixes(trace))
+    return _after(synthesise(workload, scenario.seed, from_h=-scenario.workload.history_h, to_h=0.0), trace, scenario)
+
+
+def true_future(load: OfferedLoad, scenario: Scenario) -> TrueFuture:
+    """What the oracle is told: the demand of the whole run, all tokens of a request at its arrival."""
+    bin_s = scenario.demand_bin_s
+    keys = [(model, region) for model in scenario.models for region in scenario.regions]
+    bins = int(load.trace.horizon_s / bin_s + 1e-9)
+    series = demand_series(load.trace, bin_s, 0.0, bins * bin_s, pools=keys)
+    return TrueFuture(bin_s=bin_s, interactive={Pool(*key): values for key, values in series.interactive.items()})
+
+
+def _after(history: Trace, trace: Trace, scenario: Scenario) -> OfferedLoad:
+    """The load of `trace`, before which `history` was seen."""
+    keys = [(model, region) for model in scenario.models for region in scenario.regions]
     before = demand_series(history, scenario.demand_bin_s, 0.0, history.horizon_s, pools=keys)
     # The mix comes from the past alone: what a controller could have known.
     return OfferedLoad(
         trace=trace,
         interactive_before=before.interactive,
         niw_before=before.niw,
-        mix={**_mix(trace), **_mix(history)},
+        mix={**length_mixes(trace), **length_mixes(history)},
     )
 
 
-def _check_bins(scenario: Scenario) -> None:
-    workload = scenario.workload.synthetic
-    assert workload is not None
-    history_s = workload.seconds(scenario.workload.history_h)
+def _check_bins(scenario: Scenario, history_s: float) -> None:
     if abs(history_s / scenario.demand_bin_s - round(history_s / scenario.demand_bin_s)) > 1e-6:
         raise ScenarioError(
             f"workload.history_h covers {history_s:g} s, which is no multiple of demand_bin_s {scenario.demand_bin_s:g}"
@@ -80,10 +93,23 @@ def _from_file(scenario: Scenario, path: Path) -> OfferedLoad:
         for name in trace.labels(column).names:
             if name not in known:
                 raise ScenarioError(f"workload.trace {path.name}: no {column} {name!r} here{nearest(name, known)}")
-    return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=_mix(trace))
+    history_s = 3600.0 * scenario.workload.history_h
+    if not history_s:
+        return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=length_mixes(trace))
+    if history_s >= trace.horizon_s:
+        raise ScenarioError(
+            f"workload.history_h {scenario.workload.history_h:g} leaves nothing to run of {path.name}, which covers "
+            f"{trace.horizon_s / 3600:g} h; take fewer hours"
+        )
+    _check_bins(scenario, history_s)
+    history, run = split_history(trace, history_s)
+    if not len(history) or not len(run):
+        raise ScenarioError(f"workload.trace {path.name}: no request before or after its first {history_s / 3600:g} h")
+    return _after(history, run, scenario)
 
 
-def _mix(trace: Trace) -> dict[str, LengthMix]:
+def length_mixes(trace: Trace) -> dict[str, LengthMix]:
+    """The mix of every model of a trace."""
     models, tiers = trace.labels("model"), trace.labels("tier")
     prompt, output = trace.numbers("prompt_tokens"), trace.numbers("output_tokens")
     mixes = {}

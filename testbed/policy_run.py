@@ -1,13 +1,19 @@
 """One policy's run of a workload, from the first server to the last completion: the same in all three modes."""
 
 import asyncio
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from controller.records import encode
-from controller.rules.niw import NiwRules
+from controller.rules.ordering import request_ranking
+from controller.rules.roles import deal_start_state
 from controller.types import FleetLimits, Observation, Placement, Policy, Pool
 from results.recorder import RunRecorder
+from testbed.capacity_table import CapacityTable
 from testbed.demand_meter import DemandMeter
 from testbed.fleet import ServerFleet
 from testbed.niw_queue import NiwQueue
@@ -19,7 +25,7 @@ from testbed.server_sources import ServerSource
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.replay import Replay, ReplayReport
-from workloads.request import Request
+from workloads.request import Request, Tier
 from workloads.self_watch import ClientHealth, SelfWatch
 from workloads.sessions import replay_plan
 
@@ -28,14 +34,19 @@ from workloads.sessions import replay_plan
 class Setting:
     """What every policy of a run shares: the scenario, its workload, its limits, and where servers come from.
 
-    `flush_every_s` puts records on disk that often; None leaves it to their number.
+    `limits` are those of one shared role; a policy's run has that policy's roles. `capacity_table`, new for each
+    policy, follows the length mix; None leaves the capacities as they are. `flush_every_s` puts records on disk that
+    often; None leaves it to their number. `service_s_per_token`: by model, how long a request is in a server at theta
+    for each of its tokens.
     """
 
     scenario: Scenario
     load: OfferedLoad
     limits: FleetLimits
+    capacity_table: Callable[[], CapacityTable] | None
     source: ServerSource
     flush_every_s: float | None
+    service_s_per_token: Mapping[str, float]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,7 +78,7 @@ class PolicyRun:
     def __init__(
         self, setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path
     ) -> None:
-        scenario, limits = setting.scenario, setting.limits
+        scenario, limits = setting.scenario, replace(setting.limits, roles=policy.roles)
         self._setting = setting
         self._policy = policy
         self._recorder = recorder
@@ -75,11 +86,11 @@ class PolicyRun:
         self._folder = folder
         self._clock = RunClock()
         self._recorded: Observation | None = None
-        self._requests = asyncio.TaskGroup()
         self._placement_of: dict[str, Placement] = {}
+        self._asleep: set[str] = set()
         self._before_start: list[tuple[float, str, ServerState, str]] = []
         self._started = False
-        self._main: asyncio.Task[object] | None = None
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._grace: asyncio.Timeout | None = None
         self._watch: SelfWatch | None = None
         preferred = {region: scenario.preferred_regions(region) for region in limits.regions}
@@ -95,23 +106,25 @@ class PolicyRun:
             clock=self._clock,
             pools=pools,
             preferred=preferred,
-            region_threshold=scenario.router.region_threshold,
+            rules=scenario.router.rules(scenario.seed),
             no_server_timeout_s=scenario.router.no_server_timeout_s,
             request_timeout_s=scenario.request_timeout_s,
             on_end=self._ended,
             on_room=self._has_room,
             why_ending=self._why_ending,
+            roles=limits.roles,
+            rtt_s=limits.rtt_s,
+            tokens_per_s=lambda placement: limits.capacity[placement.model, placement.gpu_type].theta_tokens_per_s,
+            ranking=request_ranking(scenario.router.order, scenario.slos()),
         )
+        niw_deadline_s = scenario.slos()[Tier.NIW].deadline_s or math.inf
         self._niw_queue = NiwQueue(
-            NiwRules(
-                take_one_below=scenario.niw.take_one_below,
-                take_two_below=scenario.niw.take_two_below,
-                promote_after_s=scenario.niw.promote_after_s,
-            ),
+            scenario.niw.rules(scenario.router.region_threshold, setting.service_s_per_token, niw_deadline_s),
+            deadline_after_s=niw_deadline_s,
             clock=self._clock,
             models=limits.models,
             preferred=preferred,
-            utilisation=self._router.utilisation,
+            utilisation=self._router.niw_utilisation,
             release=self._serve,
         )
         self._fleet = ServerFleet(
@@ -124,7 +137,11 @@ class PolicyRun:
             meter=self._meter,
             capacity_tokens=setting.source.capacity_tokens,
             drain_s=scenario.drain_s,
+            limits_now=self._limits_now,
         )
+        self._table = setting.capacity_table() if setting.capacity_table is not None else None
+        self._limits = limits
+        self._mix_bin = 0
         plan = replay_plan(setting.load.trace)
         self._replay = Replay(plan.scheduled, self._arrived, self._clock, plan.following)
 
@@ -133,13 +150,14 @@ class PolicyRun:
 
         Raises ServerError when an initial server does not start.
         """
-        self._main = asyncio.current_task()
+        with self._broken_by_callbacks():
+            return await self._run()
+
+    async def _run(self) -> float:
         scenario = self._setting.scenario
         async with self._fleet:
             try:
-                await self._fleet.start_initial(
-                    {Placement(*key): count for key, count in scenario.initial_counts().items()}
-                )
+                await self._fleet.start_initial(deal_start_state(scenario.initial_counts(), self._policy.roles))
             finally:
                 self._start_clock()
             async with asyncio.TaskGroup() as background:
@@ -148,6 +166,7 @@ class PolicyRun:
                     background.create_task(self._niw_queue.promote(), name="NIW queue"),
                     background.create_task(self._sample_forever(), name="gauges"),
                     background.create_task(self._flush_forever(), name="records"),
+                    background.create_task(self._until_broken(), name="callbacks"),
                 ]
                 if scenario.mode is not Mode.VIRTUAL:  # there, nothing is ever late
                     self._watch = SelfWatch(self._clock)
@@ -157,6 +176,17 @@ class PolicyRun:
                 for task in tasks:
                     task.cancel()
             return self._clock.now_s()
+
+    def _limits_now(self) -> FleetLimits:
+        """The limits at the length mix seen lately: the same object until the mix moves."""
+        now_s = self._clock.now_s()
+        at_bin = int(now_s / self._setting.scenario.demand_bin_s)
+        if self._table is not None and at_bin > self._mix_bin:
+            self._mix_bin = at_bin
+            moved = self._table.limits(self._meter.mix(now_s))
+            if moved.capacity is not self._limits.capacity:
+                self._limits = replace(moved, roles=self._limits.roles)
+        return self._limits
 
     def _start_clock(self) -> None:
         """Time 0 is when the initial servers are READY; what they did until then lies before it."""
@@ -170,12 +200,14 @@ class PolicyRun:
         """Replay the workload and wait until every request has ended, `grace_s` after its horizon at most."""
         last_s = self._setting.load.trace.horizon_s + self._setting.scenario.grace_s
         try:
-            async with asyncio.timeout_at(self._clock.loop_time(last_s)) as self._grace, self._requests:
+            async with asyncio.timeout_at(self._clock.loop_time(last_s)) as self._grace:
                 await self._replay.run()
                 await self._niw_queue.emptied()
+                await self._router.idle()
         except TimeoutError:
-            pass  # who was not done has been told so
+            pass  # who is not done is told so
         finally:
+            self._router.cut_off()
             replayed = self._progress.replayed = self._replay.report()
             if self._watch is not None:
                 self._progress.client = self._watch.health(replayed.lateness_s)
@@ -191,7 +223,31 @@ class PolicyRun:
             return f"not done {self._setting.scenario.grace_s:g} s after the end of the workload"
         return "the run was interrupted"
 
-    # Requests.
+    # Requests. They are served by callbacks, not by tasks: a fault there has no task to end.
+
+    @contextmanager
+    def _broken_by_callbacks(self) -> Iterator[None]:
+        """While it lasts, what a callback of the loop raises ends the run."""
+        loop = asyncio.get_running_loop()
+        before = loop.get_exception_handler()
+
+        def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            if "handle" in context and not self._broken.done():
+                self._broken.set_exception(context["exception"])
+            elif before is not None:
+                before(loop, context)
+            else:
+                loop.default_exception_handler(context)
+
+        loop.set_exception_handler(note)
+        try:
+            yield
+        finally:
+            loop.set_exception_handler(before)
+
+    async def _until_broken(self) -> None:
+        """Forever, unless a callback raises."""
+        await self._broken
 
     def _arrived(self, request: Request) -> None:
         now_s = self._clock.now_s()
@@ -207,11 +263,7 @@ class PolicyRun:
         self._niw_queue.offer(pool)
 
     def _serve(self, request: Request, pool: Pool | None) -> None:
-        if self._main is not None and self._main.cancelling():
-            # The run is being broken off: a new task would not be.
-            self._router.end_unsent(request)
-        else:
-            self._requests.create_task(self._router.serve(request, pool))
+        self._router.serve(request, pool)
 
     def _ended(self, completion: Completion) -> None:
         self._meter.ended(completion, self._clock.now_s())
@@ -221,9 +273,9 @@ class PolicyRun:
 
     # Servers.
 
-    def _make_server(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...]) -> Server:
+    def _make_server(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...], because: str) -> Server:
         self._placement_of[server_id] = placement
-        self._state_changed(server_id, ServerState.STARTING, "")
+        self._state_changed(server_id, ServerState.STARTING, because)
         return self._setting.source.make(
             placement,
             server_id,
@@ -246,13 +298,20 @@ class PolicyRun:
 
     def _record_state(self, at_s: float, server_id: str, state: ServerState, reason: str) -> None:
         placement = self._placement_of[server_id]
+        # From SLEEPING on it holds no GPU, also when it is stopped or dies, until it is STARTING again.
+        if state is ServerState.SLEEPING:
+            self._asleep.add(server_id)
+        elif state is ServerState.STARTING:
+            self._asleep.discard(server_id)
+        gpus = self._setting.limits.capacity[(placement.model, placement.gpu_type)].gpus
         self._recorder.server_state(
             at_s=at_s,
             server_id=server_id,
             model=placement.model,
             region=placement.region,
             gpu_type=placement.gpu_type,
-            gpus=self._setting.limits.capacity[(placement.model, placement.gpu_type)].gpus,
+            role=placement.role,
+            gpus=0.0 if server_id in self._asleep else gpus,
             state=state,
             reason=reason,
         )
@@ -309,9 +368,11 @@ class PolicyRun:
                 model=placement.model,
                 region=placement.region,
                 gpu_type=placement.gpu_type,
+                role=placement.role,
                 ready=state.ready,
                 starting=state.starting,
                 draining=state.draining,
+                sleeping=state.sleeping,
                 utilisation=state.utilisation,
                 outstanding_tokens=state.outstanding_tokens,
                 niw_queued=queued[placement.model],

@@ -22,7 +22,7 @@ from testbed.host_memory import group_memory_bytes
 from testbed.process_guard import ProcessGuard
 from testbed.server import ServerError, ServerSpec, ServerState
 from testbed.server_log import log_tail
-from testbed.sleep_api import SLEEP_ARGUMENT, SLEEP_ENV, is_sleeping, put_to_sleep, wake_up
+from testbed.sleep_api import SLEEP_ARGUMENT, SLEEP_ENV, put_to_sleep, require_sleeping, wake_up
 from testbed.vllm_host import VllmHost
 from testbed.vllm_server import VllmServer
 from workloads.clock import RunClock
@@ -158,7 +158,7 @@ class ProfiledServer:
     async def sleep(self, level: Level) -> float:
         """Seconds of `POST /sleep`. Raises ServerError when the server does not sleep afterwards."""
         slept_s = await self._timed(put_to_sleep(self._http, self.base_url, level))
-        await self._timed(self._require_sleeping(True))
+        await self._timed(require_sleeping(self._http, self.base_url, True))
         self._slept = level
         return slept_s
 
@@ -167,7 +167,7 @@ class ProfiledServer:
         and stay as they lie. Raises ServerError when the server still sleeps afterwards."""
         reload = self._slept == 2 and self.spec.load_format != "dummy"
         woke_s = await self._timed(wake_up(self._http, self.base_url, reload_weights=reload))
-        await self._timed(self._require_sleeping(False))
+        await self._timed(require_sleeping(self._http, self.base_url, False))
         self._slept = None
         return woke_s
 
@@ -244,10 +244,6 @@ class ProfiledServer:
                 raise ServerError(self.failure) from error
             raise ServerError(f"server {server.server_id}: {error}; log: {server.log}", log_tail(server.log)) from error
         return self._clock.now_s() - began_s
-
-    async def _require_sleeping(self, wanted: bool) -> None:
-        if await is_sleeping(self._http, self.base_url) is not wanted:
-            raise ServerError(f"is {'not asleep' if wanted else 'still asleep'}, though it took the order")
 
     def _gpu_used_bytes(self) -> int | None:
         return None if self._meter is None else self._meter.memory_used_bytes()

@@ -66,7 +66,8 @@ def _table(progress: Progress) -> RenderableType:
         f"{progress.arrived - progress.ended:,} under way ({progress.niw_queued:,} in the NIW queue)",
     )
     table = Table(box=None, pad_edge=False)
-    shown = [s for s in ServerState if s not in (ServerState.STOPPED, ServerState.SLEEPING)]
+    asleep = any(state is ServerState.SLEEPING for _, state in progress.servers)
+    shown = [s for s in ServerState if s is not ServerState.STOPPED and (asleep or s is not ServerState.SLEEPING)]
     table.add_column("region")
     for state in shown:
         table.add_column(state.value, justify="right")

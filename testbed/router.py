@@ -1,50 +1,36 @@
-"""Sends every request to a server: region by the 0.70 rule, server by the shortest queue, on counts it owns."""
+"""Sends every request to a server: a region, then a server, by the rules of `controller.rules.routing`."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from controller.rules.routing import choose_region, choose_server
-from controller.types import Pool
-from testbed.server import Server
+from controller.rules.routing import RoutingRules
+from controller.types import Placement, Pool, Role, Silo
+from testbed.flight import Flight, unfinished
+from testbed.pool_seats import PoolSeats, Seat, server_choice
+from testbed.region_choice import RegionChoice
+from testbed.server import BreakOff, Server
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
-from workloads.request import Request
+from workloads.request import Request, Tier
 
+Ranking = Callable[[Request, float, bool], int]
+"""vLLM's priority of a request, from the time it is sent (seconds of the run) and whether it is a promoted NIW."""
 
-@dataclass(slots=True, eq=False)
-class Seat:
-    """A READY server as the router counts it: tokens of the requests it was sent that have not ended."""
+Waiting = tuple[Request, Pool | None, asyncio.Handle]
+"""A request without a server, where it is fixed to, and the timer that ends its wait."""
 
-    server: Server
-    capacity_tokens: float
-    outstanding_tokens: int = 0
-    open: bool = True
-
-
-@dataclass(slots=True)
-class PoolSeats:
-    """The seats of one pool, and their sums. `coming_tokens` are of requests that will be sent here at once."""
-
-    seats: list[Seat] = field(default_factory=list)
-    capacity_tokens: float = 0.0
-    outstanding_tokens: int = 0
-    coming_tokens: int = 0
-
-    @property
-    def utilisation(self) -> float:
-        """Tokens in flight over the tokens that fit; infinite with no server."""
-        taken = self.outstanding_tokens + self.coming_tokens
-        return taken / self.capacity_tokens if self.seats else float("inf")
+NO_RTT: Mapping[tuple[str, str], float] = {}
 
 
 class Router:
     """Routes requests, counts what is in flight, hands every Completion to `on_end` exactly once.
 
-    `preferred` orders the regions by region of origin. A request that finds no READY server of its model anywhere
-    waits for one, `no_server_timeout_s` at most, and is rejected then. `request_timeout_s` fails a request that
-    takes longer on a server. `why_ending` gives the reason of a request that is cut off.
+    `preferred` orders the regions by region of origin, `rtt_s` are round trips between (origin, region), 0 where left
+    out: half of one passes before a server gets a request, half before its tokens reach the client. A request that
+    finds no READY server anywhere that may take it waits for one, `no_server_timeout_s` at most, and is rejected then.
+    `request_timeout_s` fails a request that takes longer from when it was sent. `why_ending` gives the reason of a
+    request that is cut off. `tokens_per_s` tells what a server of a placement sustains. Without a `ranking` requests
+    have no priority. Ids of requests are unique.
     """
 
     def __init__(
@@ -53,161 +39,231 @@ class Router:
         clock: RunClock,
         pools: tuple[Pool, ...],
         preferred: Mapping[str, tuple[str, ...]],
-        region_threshold: float,
+        rules: RoutingRules,
         no_server_timeout_s: float,
         request_timeout_s: float | None,
         on_end: Callable[[Completion], None],
         on_room: Callable[[Pool], None],
         why_ending: Callable[[], str],
+        roles: tuple[Role, ...] = (Role.SHARED,),
+        rtt_s: Mapping[tuple[str, str], float] = NO_RTT,
+        tokens_per_s: Callable[[Placement], float] = lambda _: 1.0,
+        ranking: Ranking | None = None,
     ) -> None:
         self._clock = clock
-        self._pools = {pool: PoolSeats() for pool in pools}
-        self._preferred = preferred
-        self._threshold = region_threshold
+        self._loop = asyncio.get_running_loop()
+        self._pools = {pool: PoolSeats(roles, rules.spill_above) for pool in pools}
+        self._choose_server = server_choice(rules)
         self._no_server_timeout_s = no_server_timeout_s
         self._request_timeout_s = request_timeout_s
         self._on_end = on_end
         self._on_room = on_room
         self._why_ending = why_ending
-        self._ready: dict[str, asyncio.Event] = {pool.model: asyncio.Event() for pool in pools}
+        self._rtt_s = rtt_s
+        self._tokens_per_s = tokens_per_s
+        self._ranking = ranking
+        self._regions = RegionChoice(self._pools, preferred, rules, rtt_s)
+        self._flights: dict[int, Flight] = {}
+        self._waiting: dict[str, dict[int, Waiting]] = {pool.model: {} for pool in pools}
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     # Servers come and go.
 
-    def join(self, pool: Pool, server: Server, capacity_tokens: float) -> None:
+    def join(self, placement: Placement, server: Server, capacity_tokens: float) -> None:
         """A server is READY: requests may go there."""
-        seats = self._pools[pool]
-        seats.seats.append(Seat(server, capacity_tokens))
-        seats.capacity_tokens += capacity_tokens
-        self._ready[pool.model].set()
-        self._on_room(pool)
+        groups = self._pools[placement.pool].groups_of(placement.role)
+        seat = Seat(server, capacity_tokens, self._tokens_per_s(placement), groups)
+        for group in groups:
+            group.add(seat)
+        if self._waiting[placement.model]:
+            # Not at once: others may be READY at this very moment, and share what waits.
+            self._loop.call_soon(self._route_waiting, placement.model)
+        self._on_room(placement.pool)
 
-    def leave(self, pool: Pool, server: Server) -> None:
+    def leave(self, placement: Placement, server: Server) -> None:
         """A server gets no more requests; what it has goes on. Harmless when it is not there."""
-        seats = self._pools[pool]
-        for seat in seats.seats:
+        for seat in self._pools[placement.pool].by_role[placement.role].seats:
             if seat.server is server:
-                seats.seats.remove(seat)
                 seat.open = False
-                seats.capacity_tokens = sum(s.capacity_tokens for s in seats.seats)
-                seats.outstanding_tokens = sum(s.outstanding_tokens for s in seats.seats)
+                for group in seat.groups:
+                    group.remove(seat)
                 break
-        if not any(self._pools[p].seats for p in self._pools if p.model == pool.model):
-            self._ready[pool.model].clear()
 
     # What policies and the NIW queue may know.
 
-    def utilisation(self, pool: Pool) -> float:
-        return self._pools[pool].utilisation
+    def utilisation(self, pool: Pool, tier: Tier = Tier.IW_F) -> float:
+        """Of the servers of a pool that may take requests of this tier; infinite with none."""
+        return self._pools[pool].taking(tier is not Tier.NIW).utilisation
+
+    def niw_utilisation(self, pool: Pool) -> float:
+        """What decides whether the pool takes a request of the NIW queue."""
+        return self._pools[pool].taking(False).utilisation
+
+    def silo_utilisation(self, silo: Silo) -> float:
+        """Of the servers of one role in a pool; infinite with none."""
+        return self._pools[silo.pool].by_role[silo.role].utilisation
 
     def seats(self, pool: Pool) -> list[Seat]:
         return self._pools[pool].seats
 
     # Requests.
 
-    def serve(self, request: Request, pool: Pool | None = None) -> Coroutine[Any, Any, None]:
-        """Carry one request to its end; `pool` fixes where, else the routing rule chooses. Never raises but when
-        cancelled, and then too the request has its Completion.
+    def serve(self, request: Request, pool: Pool | None = None) -> None:
+        """Carry one request to its end; `pool` fixes where, else the routing rule chooses."""
+        self._idle.clear()
+        if not self._route(request, pool):
+            gives_up = self._loop.call_at(
+                self._clock.loop_time(self._clock.now_s() + self._no_server_timeout_s), self._reject, request
+            )
+            self._waiting[request.model][request.request_id] = (request, pool, gives_up)
 
-        What is fixed to a pool counts there from this call on: a task has its first turn only later, and until then
-        others would find the same room.
-        """
-        if pool is not None:
-            self._pools[pool].coming_tokens += request.total_tokens
-        return self._serve(request, pool)
+    async def idle(self) -> None:
+        """Returns when every request has ended."""
+        while self._flights or any(self._waiting.values()):
+            await self._idle.wait()
 
-    async def _serve(self, request: Request, pool: Pool | None) -> None:
-        if pool is not None:
-            self._pools[pool].coming_tokens -= request.total_tokens
-        try:
-            if not self._ready[request.model].is_set() and not await self._wait_for_server(request):
-                self._end_unsent(request, Outcome.REJECTED, self._no_server(request))
-                return
-            at = pool if pool is not None and self._pools[pool].seats else self._choose_pool(request)
-        except asyncio.CancelledError:
-            self._end_unsent(request, Outcome.FAILED, self._why_ending())
-            raise
-        await self._send(request, at)
-
-    def _choose_pool(self, request: Request) -> Pool:
-        model = request.model
-        pools = self._pools
-        region = choose_region(
-            self._preferred[request.region],
-            lambda candidate: pools[Pool(model, candidate)].utilisation,
-            self._threshold,
-        )
-        return Pool(model, region)
-
-    async def _send(self, request: Request, pool: Pool) -> None:
-        seats = self._pools[pool]
-        seat = seats.seats[choose_server([seat.outstanding_tokens for seat in seats.seats])]
-        tokens = request.total_tokens
-        sent_s = self._clock.now_s()
-        cut_s, why_cut = self._cut(request, sent_s, seat)
-        seat.outstanding_tokens += tokens
-        seats.outstanding_tokens += tokens
-        try:
-            if cut_s is None:
-                completion = await seat.server.send(request)
-            else:
-                async with asyncio.timeout_at(self._clock.loop_time(cut_s)):
-                    completion = await seat.server.send(request)
-        except TimeoutError:
-            completion = self._unfinished(request, sent_s, Outcome.FAILED, why_cut, seat)
-        except asyncio.CancelledError:
-            self._on_end(self._unfinished(request, sent_s, Outcome.FAILED, self._why_ending(), seat))
-            raise
-        finally:
-            seat.outstanding_tokens -= tokens
-            if seat.open:
-                seats.outstanding_tokens -= tokens
-        self._on_end(completion)
-        self._on_room(pool)
-
-    def _cut(self, request: Request, sent_s: float, seat: Seat) -> tuple[float | None, str]:
-        """When a request that has not ended is cut off, if ever, and why."""
-        cut_s, why = None, ""
-        if self._request_timeout_s is not None:
-            cut_s = sent_s + self._request_timeout_s
-            why = f"timeout: not done within {self._request_timeout_s:g} s on server {seat.server.server_id}"
-        if request.cancel_after_s is not None:
-            gives_up_s = request.arrival_s + request.cancel_after_s
-            if cut_s is None or gives_up_s < cut_s:
-                return gives_up_s, f"cancelled by its client after {request.cancel_after_s:g} s"
-        return cut_s, why
-
-    async def _wait_for_server(self, request: Request) -> bool:
-        ready = self._ready[request.model]
-        try:
-            async with asyncio.timeout(self._no_server_timeout_s):
-                # A server may come and leave again before who waits for it has its turn.
-                while not ready.is_set():
-                    await ready.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    def _no_server(self, request: Request) -> str:
-        return f"no server of {request.model} was READY within {self._no_server_timeout_s:g} s"
+    def cut_off(self) -> None:
+        """End whatever has not ended, as failed: `why_ending` says why. No room is told of."""
+        for flight in list(self._flights.values()):
+            self._break_off(flight, self._why_ending())
+        for waiting in self._waiting.values():
+            for request, _, gives_up in list(waiting.values()):
+                gives_up.cancel()
+                del waiting[request.request_id]
+                self.end_unsent(request)
+        self._note_idle()
 
     def end_unsent(self, request: Request) -> None:
         """A request that waits elsewhere (the NIW queue) when the run ends."""
         self._end_unsent(request, Outcome.FAILED, self._why_ending())
 
-    def _end_unsent(self, request: Request, outcome: Outcome, reason: str) -> None:
-        self._on_end(self._unfinished(request, self._clock.now_s(), outcome, reason, None))
+    # On the way to a server.
 
-    def _unfinished(
-        self, request: Request, sent_s: float, outcome: Outcome, reason: str, seat: Seat | None
-    ) -> Completion:
-        return Completion(
-            request=request,
-            server_id=seat.server.server_id if seat else "",
-            region=seat.server.spec.region if seat else "",
-            sent_s=sent_s,
-            first_token_s=None,
-            last_token_s=self._clock.now_s(),
-            output_tokens=0,
-            outcome=outcome,
-            reason=reason,
-        )
+    def _route(self, request: Request, pool: Pool | None) -> bool:
+        """Send a request on its way; False when no server may take it."""
+        interactive = request.tier is not Tier.NIW
+        promoted = pool is None and not interactive
+        if pool is None or not self._pools[pool].taking(interactive).seats:
+            pool = Pool(request.model, self._regions.choose(request, interactive))
+        group = self._pools[pool].taking(interactive)
+        if not group.seats:
+            return False
+        now_s = self._clock.now_s()
+        half_rtt_s = 0.5 * self._rtt_s.get((request.region, pool.region), 0.0) if self._rtt_s else 0.0
+        flight = Flight(request, pool, group, now_s, half_rtt_s, promoted)
+        self._flights[request.request_id] = flight
+        if self._request_timeout_s is not None or request.cancel_after_s is not None:
+            self._set_cut(flight)
+        if half_rtt_s:
+            group.coming_tokens += request.total_tokens
+            flight.break_off = self._later(half_rtt_s, self._arrived, flight)
+        else:
+            self._begin(flight)
+        return True
+
+    def _arrived(self, flight: Flight) -> None:
+        """The request has come to its region, which may have lost its servers meanwhile."""
+        flight.group.coming_tokens -= flight.request.total_tokens
+        if flight.group.seats:
+            self._begin(flight)
+        else:
+            self._forget(flight)
+            self.serve(flight.request, None if flight.promoted else flight.pool)
+
+    def _begin(self, flight: Flight) -> None:
+        request = flight.request
+        seat = self._choose_server(request, self._pools[flight.pool].open_to(request.tier is not Tier.NIW))
+        flight.seat = seat
+        flight.on_seat = True
+        seat.take(request)
+        ranking = self._ranking
+        priority = None if ranking is None else ranking(request, self._clock.now_s(), flight.promoted)
+        flight.break_off = seat.server.begin(request, self._served, priority)
+
+    # Its end.
+
+    def _served(self, completion: Completion) -> None:
+        """A server has done with a request."""
+        flight = self._flights[completion.request.request_id]
+        self._leave_seat(flight)
+        if flight.half_rtt_s:
+            flight.break_off = self._later(flight.half_rtt_s, self._ended, flight, flight.seen_by_client(completion))
+        else:
+            self._ended(flight, completion)
+        self._on_room(flight.pool)
+
+    def _ended(self, flight: Flight, completion: Completion) -> None:
+        self._forget(flight)
+        self._on_end(completion)
+        if not self._flights:
+            self._note_idle()
+
+    def _set_cut(self, flight: Flight) -> None:
+        """When a request that has not ended is cut off, and why."""
+        request, cut_s, why = flight.request, None, ""
+        if self._request_timeout_s is not None:
+            cut_s = flight.sent_s + self._request_timeout_s
+            why = f"timeout: not done within {self._request_timeout_s:g} s on server "
+        if request.cancel_after_s is not None:
+            gives_up_s = request.arrival_s + request.cancel_after_s
+            if cut_s is None or gives_up_s < cut_s:
+                cut_s, why = gives_up_s, f"cancelled by its client after {request.cancel_after_s:g} s"
+        assert cut_s is not None, "called where a request has a limit"
+        flight.cut = self._loop.call_at(self._clock.loop_time(cut_s), self._cut, flight, why)
+
+    def _cut(self, flight: Flight, why: str) -> None:
+        if why.endswith(" "):
+            why += flight.seat.server.server_id if flight.seat else f"of {flight.pool}"
+        self._break_off(flight, why)
+        self._on_room(flight.pool)
+        if not self._flights:
+            self._note_idle()
+
+    def _break_off(self, flight: Flight, why: str) -> None:
+        assert flight.break_off is not None
+        flight.break_off()
+        if flight.on_seat:
+            self._leave_seat(flight)
+        elif flight.seat is None:
+            flight.group.coming_tokens -= flight.request.total_tokens
+        self._forget(flight)
+        self._on_end(unfinished(flight.request, flight.sent_s, self._clock.now_s(), Outcome.FAILED, why, flight.seat))
+
+    def _leave_seat(self, flight: Flight) -> None:
+        assert flight.seat is not None
+        flight.on_seat = False
+        flight.seat.give_back(flight.request)
+
+    def _forget(self, flight: Flight) -> None:
+        del self._flights[flight.request.request_id]
+        if flight.cut is not None:
+            flight.cut.cancel()
+
+    # Without a server.
+
+    def _route_waiting(self, model: str) -> None:
+        """A server has come, and may have left again: whoever finds none waits on."""
+        waiting = self._waiting[model]
+        for request, pool, gives_up in list(waiting.values()):
+            if self._route(request, pool):
+                gives_up.cancel()
+                del waiting[request.request_id]
+
+    def _reject(self, request: Request) -> None:
+        del self._waiting[request.model][request.request_id]
+        why = f"no server of {request.model} was READY within {self._no_server_timeout_s:g} s"
+        self._end_unsent(request, Outcome.REJECTED, why)
+        self._note_idle()
+
+    def _end_unsent(self, request: Request, outcome: Outcome, reason: str) -> None:
+        now_s = self._clock.now_s()
+        self._on_end(unfinished(request, now_s, now_s, outcome, reason))
+
+    def _later(self, delay_s: float, callback: Callable[..., None], *arguments: object) -> BreakOff:
+        at_s = self._clock.now_s() + delay_s
+        return self._loop.call_at(self._clock.loop_time(at_s), callback, *arguments).cancel
+
+    def _note_idle(self) -> None:
+        if not self._flights and not any(self._waiting.values()):
+            self._idle.set()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -14,21 +15,24 @@ from controller.catalogue import make_policy
 from controller.parameters import LongTermParameters, StaticParameters
 from controller.program.ilp import check_limits
 from controller.types import FleetLimits, Policy
+from results.bound import BoundRecord
 from results.manifest import ClientRecord, GpuRecord, Lateness, PolicyRecord, RunManifest, SloRecord, Status
 from results.provenance import checkout_commit, host_facts, installed_versions
 from results.recorder import RunRecorder
 from results.report import write_report
 from results.run_folder import RunFolder, policy_path
-from results.summarise import policy_record
+from results.summarise import policy_record, summarise
 from results.summary import RunSummary
 from testbed.bad_input import BadInput, CommandFailed
 from testbed.capacities import ModelCapacity, capacities, fleet_limits, load_profiles
+from testbed.capacity_table import CapacityTable
 from testbed.interruptible import interruptible
-from testbed.offered_load import offered_load
+from testbed.offered_load import OfferedLoad, offered_load, true_future
 from testbed.policy_run import PolicyRun, Progress, Setting
+from testbed.run_bound import gpu_hours_bound
 from testbed.scenario import Mode, Scenario, ScenarioError
 from testbed.server import ServerError
-from testbed.server_sources import EmulatedSource, ServerSource
+from testbed.server_sources import EmulatedSource, ServerSource, service_s_per_token
 from testbed.steady_interpreter import steady_interpreter
 from testbed.strict import nearest
 from testbed.virtual_time import VirtualTimeLoop
@@ -36,6 +40,8 @@ from testbed.vllm_source import VllmSource
 from workloads.real_time_loop import real_time_loop
 
 ProgressView = Callable[[Progress], AbstractContextManager[None]]
+
+ORACLE = "oracle"
 
 # A kill costs at most this much of what was done, in real time; virtual runs write by rows alone.
 FLUSH_EVERY_S = 1.0
@@ -58,16 +64,23 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """A scenario that has been checked as far as it can be without starting anything."""
+    """A scenario that has been checked as far as it can be without starting anything.
+
+    `bound` is what perfect foresight needs where that is known already; None has it computed when the run begins.
+    """
 
     policies: dict[str, Policy]
     setting: Setting
+    bound: BoundRecord | None = None
 
 
-def prepare(scenario: Scenario, scenario_path: Path, policies: Sequence[str]) -> Experiment:
+def prepare(
+    scenario: Scenario, scenario_path: Path, policies: Sequence[str], load: OfferedLoad | None = None
+) -> Experiment:
     """Read profiles, build the workload, make the policies, look for what the mode needs.
 
-    `policies` empty: all that the scenario names. Raises ScenarioError with one line for whatever does not fit.
+    `policies` empty: all that the scenario names. `load`: the scenario's workload, where it has been built already.
+    Raises ScenarioError with one line for whatever does not fit.
     """
     made = {}
     for name in policies or tuple(scenario.policies):
@@ -76,7 +89,9 @@ def prepare(scenario: Scenario, scenario_path: Path, policies: Sequence[str]) ->
         except ValueError as error:
             raise ScenarioError(str(error)) from error
     profiles = load_profiles(scenario)
-    load = offered_load(scenario, scenario_path)
+    load = offered_load(scenario, scenario_path) if load is None else load
+    if ORACLE in made:
+        made[ORACLE] = make_policy(ORACLE, scenario.policies.get(ORACLE, {}), future=true_future(load, scenario))
     found = capacities(scenario, profiles, load.mix)
     limits = fleet_limits(scenario, found)
     _check_plannable(scenario, limits, made)
@@ -85,8 +100,12 @@ def prepare(scenario: Scenario, scenario_path: Path, policies: Sequence[str]) ->
         scenario=scenario,
         load=load,
         limits=limits,
+        capacity_table=partial(CapacityTable, scenario, profiles, found, load.mix)
+        if scenario.capacity.follow_mix
+        else None,
         source=source,
         flush_every_s=None if scenario.mode is Mode.VIRTUAL else FLUSH_EVERY_S,
+        service_s_per_token=service_s_per_token(found),
     )
     return Experiment(policies=made, setting=setting)
 
@@ -117,9 +136,10 @@ def _server_source(scenario: Scenario, found: dict[tuple[str, str], ModelCapacit
     return VllmSource(scenario, found) if scenario.mode is Mode.VLLM else EmulatedSource(scenario, found)
 
 
-def run_experiment(experiment: Experiment, folder: Path, view: ProgressView) -> RunOutcome:
+def run_experiment(experiment: Experiment, folder: Path, view: ProgressView, *, page: bool = True) -> RunOutcome:
     """Run every policy and write the folder; on Ctrl-C or SIGTERM stop cleanly and report what was done.
 
+    Without `page` there is no report.html: of one run among hundreds `testbed report` makes it when it is wanted.
     Raises RunFailed when an initial server does not start, BadInput for a folder that exists or cannot be made.
     """
     scenario = experiment.setting.scenario
@@ -144,7 +164,11 @@ def run_experiment(experiment: Experiment, folder: Path, view: ProgressView) -> 
                 break
     manifest = manifest.ended("failed" if failure else "interrupted" if interrupted else "finished", failure or "")
     manifest.write(folder)
-    summary = write_report(RunFolder.open(folder))
+    if page:
+        summary = write_report(RunFolder.open(folder))
+    else:
+        summary = summarise(RunFolder.open(folder))
+        summary.write(folder)
     if failure:
         raise RunFailed(failure, folder)
     return RunOutcome(folder=folder, summary=summary, interrupted=interrupted)
@@ -208,6 +232,7 @@ def _opening_manifest(experiment: Experiment, scenario_text: str) -> RunManifest
         slos={tier: SloRecord.of(slo) for tier, slo in scenario.slos().items()},
         start_state={"/".join(key): count for key, count in scenario.initial_counts().items()},
         usd_per_gpu_h={name: price.usd_per_gpu_h for name, price in scenario.gpu_types.items()},
+        bound=experiment.bound or gpu_hours_bound(scenario, experiment.setting.limits, experiment.setting.load.trace),
         policies={name: PolicyRecord() for name in experiment.policies},
         commit=checkout_commit(),
         versions=installed_versions(),

@@ -1,5 +1,6 @@
 """Scenario files: everything an experiment depends on, in one strict YAML file."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from controller.rules.niw import DeadlineRules, NiwRule, NiwRules
+from controller.rules.ordering import Order
+from controller.rules.routing import RegionRule, RoutingRules, ServerRule
 from testbed.bad_input import BadInput
 from testbed.strict import Strict, nearest, one_line
 from workloads.request import Tier
@@ -16,6 +20,9 @@ from workloads.synthesis import SyntheticWorkload
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+# The GPU type of a region that has none: in vllm mode its servers run on the CPU build of vLLM.
+CPU = "cpu"
 
 
 class Mode(StrEnum):
@@ -48,6 +55,8 @@ class ModelConfig(Strict):
 
     `gpus_per_server` is a fraction where several servers share one GPU; left out it is `tensor_parallel_size`.
     `start_s` and `stop_s` override the profile's lifecycle times for emulated servers.
+    Servers can sleep when `sleep_level` is given, vLLM's: 1 keeps the weights in host memory, 2 drops them. `sleep_s`
+    and `wake_s` override the profile's times of that level for emulated servers, and stand in for what it lacks.
     """
 
     profiles: dict[str, str]
@@ -58,6 +67,9 @@ class ModelConfig(Strict):
     max_model_len: int | None = Field(default=None, ge=1)
     start_s: float | None = Field(default=None, ge=0)
     stop_s: float | None = Field(default=None, ge=0)
+    sleep_level: Literal[1, 2] | None = None
+    sleep_s: float | None = Field(default=None, ge=0)
+    wake_s: float | None = Field(default=None, ge=0)
     vllm: VllmArguments = VllmArguments()
 
     @property
@@ -65,12 +77,14 @@ class ModelConfig(Strict):
         return self.gpus_per_server or float(self.tensor_parallel_size)
 
     @model_validator(mode="after")
-    def _gpu_share(self) -> "ModelConfig":
+    def _fits_together(self) -> "ModelConfig":
         if self.tensor_parallel_size > 1 and self.gpus != self.tensor_parallel_size:
             raise ValueError(
                 f"gpus_per_server {self.gpus} with tensor_parallel_size {self.tensor_parallel_size}: "
                 "a server over several GPUs takes them whole; leave gpus_per_server out"
             )
+        if self.sleep_level is None and (self.sleep_s is not None or self.wake_s is not None):
+            raise ValueError("sleep_s or wake_s without sleep_level: the servers do not sleep; give sleep_level 1 or 2")
         if not self.profiles:
             raise ValueError("profiles is empty; name a profile for at least one GPU type")
         return self
@@ -79,11 +93,14 @@ class ModelConfig(Strict):
 class RegionConfig(Strict):
     """GPUs of a region by type; `prefer` orders the regions its requests try (itself first when left out).
 
-    `gpu_indices` names the machine's GPUs behind each type in vllm mode; left out, GPUs are dealt in file order.
+    `rtt_s`: seconds of a round trip to other regions, by name; from there to here it is the same unless that region
+    says otherwise, and 0 where neither says. `gpu_indices` names the machine's GPUs behind each type in vllm mode; left
+    out, GPUs are dealt in file order.
     """
 
     gpus: dict[str, Positive]
     prefer: tuple[str, ...] = ()
+    rtt_s: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     gpu_indices: dict[str, tuple[int, ...]] = Field(default_factory=dict)
 
 
@@ -103,7 +120,8 @@ class SloConfig(Strict):
 class WorkloadConfig(Strict):
     """Either `synthetic` or `trace` (a Parquet file of ours, relative to the scenario file).
 
-    `history_h` hours before the run are synthesised with it and given to the forecasts as what was seen before.
+    The `history_h` hours before the run are given to the forecasts as what was seen before: of a synthetic workload
+    they are synthesised with it, of a trace they are its first hours, and the rest of it is the run.
     """
 
     synthetic: SyntheticWorkload | None = None
@@ -114,39 +132,88 @@ class WorkloadConfig(Strict):
     def _one_of_two(self) -> "WorkloadConfig":
         if (self.synthetic is None) == (self.trace is None):
             raise ValueError("give exactly one of synthetic and trace")
-        if self.trace is not None and self.history_h:
-            raise ValueError("history_h comes with a synthetic workload; for a trace leave it out")
         return self
 
 
 class RouterConfig(Strict):
-    """SageServe's global rule: the first preferred region whose effective utilisation is below `region_threshold`.
+    """How requests find a server; the rules are in `controller/rules/routing.py` and `ordering.py`.
 
+    `region_rule` threshold is SageServe's: the first preferred region whose effective utilisation is below
+    `region_threshold`. `server_rule` chooses within a pool, `order` among the requests that wait in a server.
+    `spill_above`: utilisation of a pool's interactive servers from which its mixed ones take interactive requests.
     `utilisation` divides the tokens of requests in flight by the KV cache (`kv_cache`, the paper's), or by the
     tokens in flight when a server runs at its capacity within the SLO (`slo`).
     """
 
     region_threshold: Positive = 0.70
+    region_rule: RegionRule = RegionRule.THRESHOLD
+    server_rule: ServerRule = ServerRule.JSQ
+    spill_above: Positive = 0.70
+    order: Order = Order.FCFS
     utilisation: Literal["kv_cache", "slo"] = "kv_cache"
     no_server_timeout_s: Positive = 600.0
 
+    def rules(self, seed: int) -> RoutingRules:
+        return RoutingRules(
+            region=self.region_rule,
+            server=self.server_rule,
+            region_threshold=self.region_threshold,
+            spill_above=self.spill_above,
+            seed=seed,
+        )
+
 
 class NiwConfig(Strict):
-    """When a pool takes waiting NIW requests, and when one is treated as interactive."""
+    """When a pool takes waiting NIW requests, and when one is treated as interactive (`controller/rules/niw.py`).
 
+    By `age`, SageServe's rule: after `promote_after_s` in the queue. By `deadline`: when `promote_slack` is left of the
+    slack that the request came with; until then the two thresholds rise to the router's `region_threshold`.
+    """
+
+    rule: Literal["age", "deadline"] = "age"
     take_one_below: Fraction = 0.60
     take_two_below: Fraction = 0.50
     promote_after_s: Positive = 10 * 3600.0
+    promote_slack: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "NiwConfig":
+        if self.take_two_below > self.take_one_below:
+            raise ValueError(
+                f"take_two_below {self.take_two_below:g} lies above take_one_below {self.take_one_below:g}; swap them"
+            )
+        return self
+
+    def rules(
+        self, region_threshold: float, service_s_per_token: Mapping[str, float], deadline_after_s: float
+    ) -> NiwRule:
+        """The rule, with what it needs to know beside these keys."""
+        if self.rule == "deadline":
+            return DeadlineRules(
+                take_one_below=self.take_one_below,
+                take_two_below=self.take_two_below,
+                region_threshold=region_threshold,
+                promote_slack=self.promote_slack,
+                deadline_after_s=deadline_after_s,
+                s_per_token=service_s_per_token,
+            )
+        return NiwRules(
+            take_one_below=self.take_one_below,
+            take_two_below=self.take_two_below,
+            promote_after_s=self.promote_after_s,
+        )
 
 
 class CapacityConfig(Strict):
     """How theta follows from a profile: `utilisation` of the highest rate within the SLO that is planned for.
 
-    `extrapolate` allows a measured profile to be used beyond what was measured.
+    `extrapolate` allows a measured profile to be used beyond what was measured. With `follow_mix` theta is computed
+    anew when the mean lengths of the last hours have moved by a tenth.
     """
 
     utilisation: Annotated[float, Field(gt=0, le=1)] = 0.9
     extrapolate: bool = False
+    follow_mix: bool = True
 
 
 class PortRange(Strict):
@@ -198,16 +265,20 @@ class Scenario(Strict):
     def _names_match(self) -> "Scenario":
         gpu_types = {gpu_type for region in self.regions.values() for gpu_type in region.gpus}
         for name, region in self.regions.items():
-            for preferred in region.prefer:
-                if preferred not in self.regions:
-                    raise ValueError(
-                        f"regions.{name}.prefer: no region {preferred!r}{nearest(preferred, self.regions)}"
-                    )
+            for key, named in (("prefer", region.prefer), ("rtt_s", tuple(region.rtt_s))):
+                for other in named:
+                    if other not in self.regions:
+                        raise ValueError(f"regions.{name}.{key}: no region {other!r}{nearest(other, self.regions)}")
         for name, model in self.models.items():
             if not gpu_types & set(model.profiles):
                 raise ValueError(
                     f"models.{name}.profiles names {', '.join(model.profiles)}, "
                     f"but the regions have {', '.join(sorted(gpu_types))}; add a profile for one of these"
+                )
+            if self.mode is Mode.VLLM and model.sleep_level is not None and CPU in gpu_types & set(model.profiles):
+                raise ValueError(
+                    f"models.{name}.sleep_level {model.sleep_level}: vLLM's CPU build cannot sleep; leave sleep_level "
+                    f"out, or give the regions GPUs of another type than {CPU!r}"
                 )
         if self.workload.synthetic is not None:
             for name in self.workload.synthetic.models:
@@ -269,6 +340,11 @@ class Scenario(Strict):
         """SLO by tier: SageServe's where the scenario says nothing."""
         return {**SAGESERVE_SLOS, **{tier: config.slo() for tier, config in self.tiers.items()}}
 
+    def round_trips(self) -> dict[tuple[str, str], float]:
+        """Seconds between (region of origin, region of the server), where a region says."""
+        given = {(name, other): rtt_s for name, config in self.regions.items() for other, rtt_s in config.rtt_s.items()}
+        return {(other, name): rtt_s for (name, other), rtt_s in given.items()} | given
+
     def preferred_regions(self, origin: str) -> tuple[str, ...]:
         """Every region, in the order in which a request of `origin` tries them."""
         first = self.regions[origin].prefer or (origin,)
@@ -286,6 +362,20 @@ def load_scenario(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[S
 
     Raises ScenarioError with one line for a missing file, bad YAML, an unknown key or a value out of range.
     """
+    values, path = scenario_values(name_or_path)
+    for text in overrides:
+        override(values, text)
+    try:
+        return Scenario.model_validate(values), path
+    except ValidationError as error:
+        raise ScenarioError(f"{path.name}: {one_line(error, Scenario)}") from error
+
+
+def scenario_values(name_or_path: str) -> tuple[dict[str, Any], Path]:
+    """The keys and values of a scenario, bundled or from a file, not yet checked; and where they were read from.
+
+    Raises ScenarioError for a missing file, bad YAML, or a file that holds no mapping.
+    """
     path = Path(name_or_path)
     bundled = bundled_scenarios()
     if not path.is_file():
@@ -299,12 +389,7 @@ def load_scenario(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[S
         raise ScenarioError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ScenarioError(f"{path}: holds {type(values).__name__}, wanted a mapping of scenario keys")
-    for text in overrides:
-        override(values, text)
-    try:
-        return Scenario.model_validate(values), path
-    except ValidationError as error:
-        raise ScenarioError(f"{path.name}: {one_line(error, Scenario)}") from error
+    return values, path
 
 
 def override(values: dict[str, Any], given: str) -> None:

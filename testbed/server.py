@@ -1,5 +1,6 @@
 """A server: one vLLM process on `tensor_parallel_size` GPUs, real or emulated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -9,6 +10,11 @@ from workloads.request import Request
 
 
 class ServerState(StrEnum):
+    """Of a server's life, in the usual order. A SLEEPING one has given its GPUs back: what it needs to serve again lies
+    in host memory (or, at vLLM's sleep level 2, on disk). One that wakes up is STARTING, one that is about to sleep
+    DRAINING.
+    """
+
     STARTING = "STARTING"
     READY = "READY"
     SLEEPING = "SLEEPING"
@@ -39,6 +45,7 @@ class ServerSpec:
     kv_cache_memory_bytes: int | None = None
     dtype: str | None = None
     load_format: str = "auto"
+    scheduling_policy: str | None = None
     extra_args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
 
@@ -67,12 +74,23 @@ class ServerError(RuntimeError):
         self.log_tail = log_tail
 
 
-class Server(Protocol):
-    """Something that starts, answers requests, tells its load and stops.
+Ended = Callable[[Completion], None]
+"""Hears of the end of a request."""
 
-    `start` returns once READY and raises ServerError when it cannot. `send` returns when the last token has arrived
-    and never raises for what the server does: a failure is a Completion with its outcome. `stop` drains (no longer
-    than `drain_s`), then releases everything; twice is harmless. Times are in the running event loop's clock.
+BreakOff = Callable[[], object]
+"""Frees a request that is under way; harmless when it has ended."""
+
+
+class Server(Protocol):
+    """Something that starts, answers requests, tells its load, sleeps and wakes, and stops.
+
+    `start` returns once READY and raises ServerError when it cannot. `begin` serves a request (`priority` in vLLM's
+    sense: lower is sooner): `ended` is called once, when the last token has arrived or the request has failed, and not
+    before `begin` has returned; what a server does is never raised. Once broken off a request has no end here.
+    `sleep` (of a READY server) drains, then gives the GPUs back, and returns once SLEEPING; a server that cannot is
+    STOPPING, with the reason, or FAILED, and raises ServerError: it is to be stopped. `wake` (of a SLEEPING one, on the
+    GPUs it had) returns once READY and raises ServerError when it cannot. `stop` drains (no longer than `drain_s`),
+    then releases everything; twice is harmless. Times are in the running event loop's clock.
     """
 
     server_id: str
@@ -86,8 +104,12 @@ class Server(Protocol):
 
     async def start(self) -> None: ...
 
-    async def send(self, request: Request) -> Completion: ...
+    def begin(self, request: Request, ended: Ended, priority: int | None = None) -> BreakOff: ...
 
     async def load(self) -> ServerLoad: ...
+
+    async def sleep(self, drain_s: float) -> None: ...
+
+    async def wake(self) -> None: ...
 
     async def stop(self, drain_s: float) -> None: ...

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from controller.rules.ordering import Order
 from controller.types import Placement
 from testbed.capacities import ModelCapacity, start_s, stop_s
 from testbed.emulated_server import EmulatedServer
@@ -15,6 +16,7 @@ from testbed.gpu_slots import GpuSlots, deal_gpus
 from testbed.lifecycle import StateListener
 from testbed.scenario import Mode, Scenario
 from testbed.server import Server, ServerSpec
+from testbed.sleep_times import sleep_times
 from workloads.clock import RunClock
 
 
@@ -72,6 +74,7 @@ class EmulatedSource(AbstractContextManager["EmulatedSource"]):
     ) -> Server:
         model = self._scenario.models[placement.model]
         profile = self._found[(placement.model, placement.gpu_type)].profile
+        sleep = sleep_times(f"models.{placement.model}", model, profile, Mode.VIRTUAL)
         return EmulatedServer(
             server_spec(self._scenario, placement),
             server_id,
@@ -80,6 +83,8 @@ class EmulatedSource(AbstractContextManager["EmulatedSource"]):
             on_change=on_change,
             start_s=start_s(model, profile, Mode.VIRTUAL),
             stop_s=stop_s(model, profile),
+            sleep_s=sleep.sleep_s or 0.0,
+            wake_s=sleep.wake_s or 0.0,
         )
 
     def capacity_tokens(self, server: Server) -> float:
@@ -91,6 +96,18 @@ def capacity_tokens(scenario: Scenario, found: Mapping[tuple[str, str], ModelCap
     if scenario.router.utilisation == "kv_cache":
         return float(server.kv_capacity_tokens)
     return found[(server.spec.model, server.spec.gpu_type)].slo_tokens
+
+
+def service_s_per_token(found: Mapping[tuple[str, str], ModelCapacity]) -> dict[str, float]:
+    """Seconds that a request is in a server at theta for each of its prompt and output tokens, by model: Little's law.
+
+    With N requests in flight theta tokens/s give theta / N to each. The slowest GPU type of a model counts.
+    """
+    seconds: dict[str, float] = {}
+    for (model, _), capacity in found.items():
+        each = capacity.theta.concurrency / capacity.theta.theta_tokens_per_s
+        seconds[model] = max(each, seconds.get(model, 0.0))
+    return seconds
 
 
 def quotas_of(scenario: Scenario) -> dict[tuple[str, str], float]:
@@ -128,6 +145,7 @@ def server_spec(scenario: Scenario, placement: Placement, model_path: str | None
         kv_cache_memory_bytes=vllm.kv_cache_memory_bytes,
         dtype=vllm.dtype,
         load_format=vllm.load_format,
+        scheduling_policy=None if scenario.router.order is Order.FCFS else "priority",
         extra_args=vllm.extra_args,
         env=dict(vllm.env),
     )

@@ -42,6 +42,12 @@ async def is_sleeping(http: aiohttp.ClientSession, base_url: str) -> bool:
     return bool(answer["is_sleeping"])
 
 
+async def require_sleeping(http: aiohttp.ClientSession, base_url: str, wanted: bool) -> None:
+    """Raises ServerError when the server sleeps and should not, or the other way round."""
+    if await is_sleeping(http, base_url) is not wanted:
+        raise ServerError(f"is {'not asleep' if wanted else 'still asleep'}, though it took the order")
+
+
 async def _ask(
     http: aiohttp.ClientSession,
     method: str,
@@ -51,6 +57,8 @@ async def _ask(
     body: Mapping[str, str] | None = None,
 ) -> Any:
     """What the JSON of the answer holds; None for an empty one. Raises ServerError for any status but 200."""
+    if http.closed:
+        raise ServerError(f"{path} was not asked: the server is gone")
     try:
         async with http.request(method, base_url + path, params=params, json=body, timeout=_TIMEOUT) as answer:
             if answer.status != 200:

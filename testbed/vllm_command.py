@@ -54,6 +54,7 @@ def vllm_command(
         ("--kv-cache-memory-bytes", spec.kv_cache_memory_bytes),
         ("--dtype", spec.dtype),
         ("--load-format", spec.load_format),
+        ("--scheduling-policy", spec.scheduling_policy),
     ):
         if value is not None:
             argv += [name, str(value)]

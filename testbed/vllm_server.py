@@ -3,14 +3,19 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
+from profiler.launch import Level
+from testbed.begun_task import begin_in
 from testbed.lifecycle import Lifecycle, StateListener
 from testbed.process_guard import GuardedProcess
-from testbed.server import ServerError, ServerLoad, ServerSpec, ServerState
+from testbed.server import BreakOff, Ended, ServerError, ServerLoad, ServerSpec, ServerState
 from testbed.server_log import exit_words, log_tail, telling_line
+from testbed.sleep_api import SLEEP_ARGUMENT, SLEEP_ENV, put_to_sleep, require_sleeping, wake_up
 from testbed.vllm_command import vllm_command
 from testbed.vllm_host import VllmHost
 from testbed.vllm_metrics import MetricsError, kv_capacity_tokens, server_load
@@ -30,10 +35,12 @@ _TERM_STARTING_S = 0.5
 
 
 class VllmServer:
-    """Starts, serves, drains, stops; notices when its process dies.
+    """Starts, serves, drains, sleeps, wakes, stops; notices when its process dies.
 
-    While it runs, a task in `host.tasks` waits for the process: a death while READY or DRAINING makes the state FAILED
-    at once and the requests under way end as failed. GPUs and port are free when `stop` has returned, after FAILED too.
+    While it runs, a task in `host.tasks` waits for the process: a death while READY, DRAINING or SLEEPING makes the
+    state FAILED at once and the requests under way end as failed. GPUs and port are free when `stop` has returned,
+    after FAILED too. With `sleep_level` it is started so that it can sleep; its process lives on while it does, and
+    keeps a little of its GPUs' memory (`lifecycle.memory` of a profile says how much).
     """
 
     def __init__(
@@ -45,8 +52,13 @@ class VllmServer:
         on_change: StateListener,
         host: VllmHost,
         gpu_indices: tuple[int, ...] = (),
+        sleep_level: Level | None = None,
     ) -> None:
+        if sleep_level is not None:
+            extra_args, env = (*spec.extra_args, SLEEP_ARGUMENT), {**spec.env, **SLEEP_ENV}
+            spec = replace(spec, extra_args=extra_args, env=env)
         self.spec = spec
+        self._sleep_level = sleep_level
         self.server_id = server_id
         self._clock = clock
         self._host = host
@@ -171,6 +183,9 @@ class VllmServer:
 
     # Serve.
 
+    def begin(self, request: Request, ended: Ended, priority: int | None = None) -> BreakOff:
+        return begin_in(self._host.tasks, partial(self.send, request, priority), ended)
+
     async def send(self, request: Request, priority: int | None = None) -> Completion:
         """Returns when the last token has arrived; never raises for what the server does.
 
@@ -231,6 +246,56 @@ class VllmServer:
         async with self._control.get(f"{self.base_url}{path}", raise_for_status=True) as response:
             return await response.text()
 
+    # Sleep.
+
+    async def sleep(self, drain_s: float) -> None:
+        """Return once SLEEPING. Raises ServerError when vLLM refuses, or requests are under way still after `drain_s`;
+        the server is STOPPING or FAILED then, and to be stopped."""
+        self._lifecycle.to(ServerState.DRAINING, "to sleep")
+        try:
+            if self._sleep_level is None:
+                raise ServerError("it was started without sleep_level")
+            if not await self._drained(drain_s):
+                raise ServerError(f"{self._in_flight} requests were still under way after {drain_s:g} s")
+            async with self._host.gpu_turn(self._gpu_indices):
+                await put_to_sleep(self._session(), self.base_url, self._sleep_level)
+                await require_sleeping(self._session(), self.base_url, True)
+        except ServerError as error:
+            if self.state is ServerState.DRAINING:
+                self._lifecycle.to(ServerState.STOPPING, f"could not sleep: {error}")
+            raise
+        self._lifecycle.to(ServerState.SLEEPING)
+
+    async def wake(self) -> None:
+        """Return once READY. Raises ServerError when it does not wake; it is FAILED then, and nothing of it is left."""
+        self._lifecycle.to(ServerState.STARTING, "waking")
+        try:
+            async with self._host.gpu_turn(self._gpu_indices):
+                # Random weights have no file to come from and stay as they lie.
+                reload = self._sleep_level == 2 and self.spec.load_format != "dummy"
+                await wake_up(self._session(), self.base_url, reload_weights=reload)
+                await require_sleeping(self._session(), self.base_url, False)
+        except ServerError as error:
+            error = self._error(f"did not wake ({error})")
+            if self.state is ServerState.STARTING:
+                self._lifecycle.to(ServerState.FAILED, str(error))
+            await self._release()
+            raise error from None
+        self._lifecycle.to(ServerState.READY)
+
+    def _session(self) -> aiohttp.ClientSession:
+        assert self._control is not None
+        return self._control
+
+    async def _drained(self, drain_s: float) -> bool:
+        """Whether the requests under way have ended within `drain_s`."""
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
     # Stop.
 
     async def stop(self, drain_s: float) -> None:
@@ -242,12 +307,8 @@ class VllmServer:
         if self.state is ServerState.READY:
             self._lifecycle.to(ServerState.DRAINING)
         if self.state is ServerState.DRAINING:
-            try:
-                async with asyncio.timeout(drain_s):
-                    await self._idle.wait()
-            except TimeoutError:
-                pass  # cut off
-        if self.state in (ServerState.STARTING, ServerState.DRAINING):
+            await self._drained(drain_s)  # who is left is cut off
+        if self.state in (ServerState.STARTING, ServerState.DRAINING, ServerState.SLEEPING):
             self._lifecycle.to(ServerState.STOPPING)
         # A server that starts has the turn itself.
         async with self._host.gpu_turn(() if starting else self._gpu_indices):

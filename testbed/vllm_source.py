@@ -16,15 +16,12 @@ from testbed.gpu_slots import GpuSlots, deal_gpus
 from testbed.lifecycle import StateListener
 from testbed.ports import Ports
 from testbed.process_guard import ProcessGuard
-from testbed.scenario import Scenario, ScenarioError
+from testbed.scenario import CPU, Scenario, ScenarioError
 from testbed.server import Server
 from testbed.server_sources import capacity_tokens, imagined_slots, quotas_of, server_spec
 from testbed.vllm_host import VllmHost
 from testbed.vllm_server import VllmServer
 from workloads.clock import RunClock
-
-# The GPU type of a region that has none: its servers run on the CPU build of vLLM.
-CPU = "cpu"
 
 
 class VllmSource(AbstractContextManager["VllmSource"]):
@@ -90,6 +87,7 @@ class VllmSource(AbstractContextManager["VllmSource"]):
             on_change=on_change,
             host=self._host,
             gpu_indices=() if placement.gpu_type == CPU else gpu_indices,
+            sleep_level=self._scenario.models[placement.model].sleep_level,
         )
 
     def capacity_tokens(self, server: Server) -> float:

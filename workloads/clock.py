@@ -15,14 +15,15 @@ class RunClock:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._origin_s = self._loop.time()
+        self._time = self._loop.time
+        self._origin_s = self._time()
 
     def start(self, at_loop_s: float | None = None) -> None:
         """Make this moment time 0, or `at_loop_s` of the loop's own time, which may lie ahead."""
         self._origin_s = self._loop.time() if at_loop_s is None else at_loop_s
 
     def now_s(self) -> float:
-        return self._loop.time() - self._origin_s
+        return self._time() - self._origin_s
 
     def loop_time(self, at_s: float) -> float:
         """The loop's own time at `at_s` of the run, what `loop.call_at` wants: there `now_s()` is `at_s` or more."""

@@ -39,43 +39,83 @@ class Replay:
         following: Mapping[int, Turn] | None = None,
         soon: Callable[[Request], None] | None = None,
     ) -> None:
-        self._requests = requests
+        self._requests = iter(requests)
         self._submit = submit
         self._clock = clock
         self._following = dict(following or {})
         self._soon = soon
         self._due: list[tuple[float, int, Request]] = []
-        self._woken: asyncio.Future[None] | None = None
+        self._next: Request | None = None
+        self._told_soon = False
+        self._handing_over = False
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.Handle | None = None
+        self._over: asyncio.Future[None] | None = None
         self.lateness_s = Samples()
         self.handed_over = 0
 
     async def run(self) -> None:
-        """Returns when the last request has been handed over."""
-        for request in self._requests:
-            if self._soon is not None and request.arrival_s > self._clock.now_s():
-                await asyncio.sleep(0)  # whoever was handed over goes first
-                self._soon(request)
-            if self._following or self._due:
-                await self._hand_over_turns(until_s=request.arrival_s)
-            else:
-                await self._clock.sleep_until(request.arrival_s)
-            self._hand_over(request)
-        await self._hand_over_turns(until_s=math.inf)
+        """Returns when the last request has been handed over. Raises what `submit` or `soon` raises."""
+        self._over = self._loop.create_future()
+        self._take_next()
+        self._go_on()
+        try:
+            await self._over
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
-    async def _hand_over_turns(self, until_s: float) -> None:
-        """Those due before `until_s`. Returns at `until_s`; if that is infinite, when there are none left."""
+    # A callback per request, not a turn of a task: in virtual time that is a good part of what a request costs.
+
+    def _go_on(self) -> None:
+        over = self._over
+        assert over is not None
+        self._timer = None
+        try:
+            self._handing_over = True
+            next_s = self._hand_over_due()
+            self._handing_over = False
+            if next_s == math.inf:
+                if not self._following and not over.done():
+                    over.set_result(None)
+            elif self._soon is not None and self._next is not None and not self._told_soon:
+                self._timer = self._loop.call_soon(self._tell_soon)  # whoever was handed over goes first
+            else:
+                self._timer = self._loop.call_at(self._clock.loop_time(next_s), self._go_on)
+        except Exception as error:
+            if not over.done():
+                over.set_exception(error)
+
+    def _hand_over_due(self) -> float:
+        """Hand over what is due by now; returns when the next request or turn is, infinite when none is known."""
         clock, due = self._clock, self._due
         while True:
-            next_s = due[0][0] if due and due[0][0] < until_s else until_s
-            if next_s > clock.now_s():
-                if next_s == math.inf and not self._following:
-                    return
-                self._woken = asyncio.get_running_loop().create_future()
-                await clock.first_of(next_s, self._woken)
-            elif next_s < until_s:
-                self._hand_over(heappop(due)[2])
+            request, now_s = self._next, clock.now_s()
+            arrival_s = math.inf if request is None else request.arrival_s
+            if due and due[0][0] < arrival_s:
+                if due[0][0] > now_s:
+                    return due[0][0]
+                self._hand_over(heappop(due)[2], now_s)
+            elif request is None or arrival_s > now_s:
+                return arrival_s
             else:
-                return
+                self._take_next()
+                self._hand_over(request, now_s)
+
+    def _take_next(self) -> None:
+        self._next = next(self._requests, None)
+        self._told_soon = False
+
+    def _tell_soon(self) -> None:
+        assert self._soon is not None and self._next is not None
+        self._told_soon = True
+        try:
+            self._soon(self._next)
+        except Exception as error:
+            if self._over is not None and not self._over.done():
+                self._over.set_exception(error)
+        else:
+            self._go_on()
 
     def ended(self, request_id: int) -> None:
         """The answer to a request has ended, well or not: its session goes on."""
@@ -84,8 +124,10 @@ class Replay:
             return
         request = turn.due(self._clock.now_s())
         heappush(self._due, (request.arrival_s, request.request_id, request))
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
+        if self._over is not None and not self._over.done() and not self._handing_over:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_soon(self._go_on)
 
     def unsent_turns(self) -> list[Request]:
         """Turns that have not been handed over."""
@@ -95,8 +137,7 @@ class Replay:
         """As of now; zeros before the first request."""
         return ReplayReport(handed_over=self.handed_over, lateness_s=self.lateness_s.quantiles())
 
-    def _hand_over(self, request: Request) -> None:
-        now_s = self._clock.now_s()
+    def _hand_over(self, request: Request, now_s: float) -> None:
         self._submit(request)
         self.handed_over += 1
         # A timer may fire a hair early; early is on time.

@@ -187,7 +187,7 @@ def test_closing_twice_is_harmless(policy_path, completion):
 
 def test_rows_survive_a_flush_that_failed(tmp_path, monkeypatch):
     writer = TableWriter(tmp_path, SERVERS, 10)
-    writer.row((0.0, "s", "m", "west", "h100", 1.0, "READY", ""))
+    writer.row((0.0, "s", "m", "west", "h100", "shared", 1.0, "READY", ""))
     with monkeypatch.context() as disk:
 
         def full(*_: object) -> None:

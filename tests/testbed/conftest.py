@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from controller.rules.niw import NiwRules
-from controller.types import Capacity, FleetLimits, Placement, Pool, ScalingPlan
+from controller.rules.routing import RoutingRules
+from controller.types import Capacity, FleetLimits, Placement, Pool, Role, ScalingPlan
 from profiler.profile import ServerProfile
 from profiler.profile_parts import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance
 from profiler.profile_parts import Lifecycle as LifecycleTimes
@@ -29,7 +30,7 @@ from testbed.policy_run import PolicyRun, Progress
 from testbed.router import Router
 from testbed.run import Experiment, prepare
 from testbed.scenario import load_scenario
-from testbed.server import ServerError, ServerLoad, ServerSpec, ServerState
+from testbed.server import BreakOff, Ended, ServerError, ServerLoad, ServerSpec, ServerState
 from testbed.virtual_time import VirtualTimeLoop
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
@@ -67,7 +68,8 @@ def _request(
 
 @dataclass(eq=False)
 class ScriptedServer:
-    """Takes `start_s` to start, `serve_s` a request, `stop_s` to stop; `refuses_to_start` says why it cannot start."""
+    """Takes `start_s` to start, `serve_s` a request, `stop_s` to stop; `refuses_to_start` says why it cannot start, and
+    so with sleeping and waking."""
 
     server_id: str
     clock: RunClock
@@ -77,9 +79,15 @@ class ScriptedServer:
     start_s: float = 10.0
     serve_s: float = 5.0
     stop_s: float = 2.0
+    sleep_s: float = 1.0
+    wake_s: float = 3.0
     refuses_to_start: str = ""
+    refuses_to_sleep: str = ""
+    refuses_to_wake: str = ""
+    gpu_indices: tuple[int, ...] = ()
     kv_capacity_tokens: int = 1000
     sent: list[Request] = field(default_factory=list)
+    priorities: list[int | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.spec = ServerSpec(
@@ -101,6 +109,14 @@ class ScriptedServer:
             self._lifecycle.to(ServerState.FAILED, self.refuses_to_start)
             raise ServerError(self.refuses_to_start)
         self._lifecycle.to(ServerState.READY)
+
+    def begin(self, request: Request, ended: Ended, priority: int | None = None) -> BreakOff:
+        self.priorities.append(priority)
+
+        async def to_its_end() -> None:
+            ended(await self.send(request))
+
+        return asyncio.get_running_loop().create_task(to_its_end()).cancel
 
     async def send(self, request: Request) -> Completion:
         assert self.state is ServerState.READY, "the router sends to READY servers only"
@@ -136,17 +152,37 @@ class ScriptedServer:
             at_s=self.clock.now_s(), num_requests_running=self._in_flight, num_requests_waiting=0, kv_cache_usage=0.0
         )
 
+    async def sleep(self, drain_s: float) -> None:
+        self._lifecycle.to(ServerState.DRAINING, "to sleep")
+        await self._drain(drain_s)
+        await asyncio.sleep(self.sleep_s)
+        if self.refuses_to_sleep:
+            self._lifecycle.to(ServerState.STOPPING, self.refuses_to_sleep)
+            raise ServerError(self.refuses_to_sleep)
+        self._lifecycle.to(ServerState.SLEEPING)
+
+    async def wake(self) -> None:
+        self._lifecycle.to(ServerState.STARTING, "waking")
+        await asyncio.sleep(self.wake_s)
+        if self.refuses_to_wake:
+            self._lifecycle.to(ServerState.FAILED, self.refuses_to_wake)
+            raise ServerError(self.refuses_to_wake)
+        self._lifecycle.to(ServerState.READY)
+
+    async def _drain(self, drain_s: float) -> None:
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._idle.wait()
+        except TimeoutError:
+            self._over.set()
+
     async def stop(self, drain_s: float) -> None:
         if self.state in (ServerState.STOPPED, ServerState.FAILED):
             return
         if self.state is ServerState.READY:
             self._lifecycle.to(ServerState.DRAINING)
         if self.state is ServerState.DRAINING:
-            try:
-                async with asyncio.timeout(drain_s):
-                    await self._idle.wait()
-            except TimeoutError:
-                self._over.set()
+            await self._drain(drain_s)
         if self.state is not ServerState.STOPPING:
             self._lifecycle.to(ServerState.STOPPING)
         await asyncio.sleep(self.stop_s)
@@ -156,6 +192,51 @@ class ScriptedServer:
         """From one moment to the next, with all that it has."""
         self._over.set()
         self._lifecycle.to(ServerState.FAILED, reason)
+
+
+WEST_POOL, EAST_POOL = Pool("m", "west"), Pool("m", "east")
+
+
+class RoutingScene:
+    """A router of one model in two regions, and what it told. Make it inside a running loop."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.clock = RunClock()
+        self.ended: list[Completion] = []
+        self.room: list[Pool] = []
+        self.router = Router(
+            **{
+                "clock": self.clock,
+                "pools": (WEST_POOL, EAST_POOL),
+                "preferred": {"west": ("west", "east"), "east": ("east", "west")},
+                "rules": RoutingRules(),
+                "no_server_timeout_s": 50.0,
+                "request_timeout_s": None,
+                "on_end": self.ended.append,
+                "on_room": self.room.append,
+                "why_ending": lambda: "the run was broken off",
+                **changes,
+            }
+        )
+
+    async def ready(
+        self,
+        name: str,
+        pool: Pool = WEST_POOL,
+        capacity_tokens: float = 1000.0,
+        *,
+        role: Role = Role.SHARED,
+        **given: Any,
+    ) -> ScriptedServer:
+        """A server that is READY and known to the router."""
+        placement = Placement(pool.model, pool.region, "h100", role)
+        server = ScriptedServer(name, self.clock, placement=placement, **{"start_s": 0.0, **given})
+        await server.start()
+        self.router.join(placement, server, capacity_tokens)
+        return server
+
+    def leave(self, server: ScriptedServer) -> None:
+        self.router.leave(server.placement, server)
 
 
 class SmallFleet:
@@ -171,6 +252,8 @@ class SmallFleet:
         models: Mapping[str, int] | None = None,
         change: Callable[[ScriptedServer], None] = lambda _: None,
         drain_s: float = 100.0,
+        roles: tuple[Role, ...] = (Role.SHARED,),
+        can_sleep: bool = True,
     ) -> None:
         sizes = dict(models or {"m": 1})
         self.clock = RunClock()
@@ -178,11 +261,18 @@ class SmallFleet:
             models=tuple(sizes),
             regions=("west", "east"),
             capacity={
-                (model, "h100"): Capacity(theta_tokens_per_s=1000.0, gpus=size, start_s=10.0)
+                (model, "h100"): Capacity(
+                    theta_tokens_per_s=1000.0,
+                    gpus=size,
+                    start_s=10.0,
+                    sleep_s=1.0 if can_sleep else None,
+                    wake_s=3.0 if can_sleep else None,
+                )
                 for model, size in sizes.items()
             },
             quota_gpus={("west", "h100"): gpus, ("east", "h100"): gpus},
             min_servers=0,
+            roles=roles,
         )
         self.slots = {
             ("west", "h100"): GpuSlots(range(gpus)),
@@ -199,7 +289,8 @@ class SmallFleet:
             clock=self.clock,
             pools=pools,
             preferred=preferred,
-            region_threshold=0.70,
+            rules=RoutingRules(),
+            roles=roles,
             no_server_timeout_s=50.0,
             request_timeout_s=None,
             on_end=self.completions.append,
@@ -225,13 +316,15 @@ class SmallFleet:
             drain_s=drain_s,
         )
 
-    def _make(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...]) -> ScriptedServer:
+    def _make(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...], because: str) -> ScriptedServer:
+        self.changes.append((self.clock.now_s(), server_id, ServerState.STARTING, because))
         server = ScriptedServer(
             server_id,
             self.clock,
             self._changed,
             placement,
             gpus=self.limits.capacity[(placement.model, placement.gpu_type)].gpus,
+            gpu_indices=gpu_indices,
         )
         self._change(server)
         self.servers.append(server)
@@ -245,10 +338,11 @@ class SmallFleet:
     def place(self, region: str = "west", model: str = "m") -> Placement:
         return Placement(model, region, "h100")
 
-    async def want(self, west: int = 0, east: int = 0, model: str = "m") -> None:
-        """Apply a plan of so many servers."""
+    async def want(self, west: int = 0, east: int = 0, model: str = "m", *, asleep: int = 0) -> None:
+        """Apply a plan of so many servers, and so many `asleep` in west."""
         counts = {self.place("west", model): west, self.place("east", model): east}
-        await self.fleet.apply(ScalingPlan(counts=counts, next_decision_s=0.0))
+        sleeping = {self.place("west", model): asleep} if asleep else {}
+        await self.fleet.apply(ScalingPlan(counts=counts, sleeping=sleeping, next_decision_s=0.0))
 
     def used_gpus(self, region: str = "west") -> float:
         return self.slots[(region, "h100")].used_gpus
@@ -381,6 +475,11 @@ def make_request() -> Callable[..., Request]:
 @pytest.fixture(scope="session")
 def scripted_server() -> type[ScriptedServer]:
     return ScriptedServer
+
+
+@pytest.fixture(scope="session")
+def routing_scene() -> type[RoutingScene]:
+    return RoutingScene
 
 
 @pytest.fixture(scope="session")

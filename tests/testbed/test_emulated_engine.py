@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.step_time import StepTimeModel, prefill_pairs
-from testbed.emulated_engine import EmulatedEngine, EngineLimits, Phase, Sequence
+from testbed.emulated_engine import EmulatedEngine
+from testbed.engine_parts import EngineLimits, Phase, Sequence
 
 STEP = StepTimeModel.roofline(
     overhead_s=0.002,
@@ -25,19 +26,21 @@ def limits(**changes: int) -> EngineLimits:
     return EngineLimits(**{**values, **changes})
 
 
-def run(engine: EmulatedEngine, arrivals: list[tuple[float, Sequence]]) -> dict[Sequence, float]:
+def run(engine: EmulatedEngine[Sequence], arrivals: list[tuple[float, Sequence]]) -> dict[Sequence, float]:
     """Submit at the given times and run to the end; returns when each sequence finished."""
     ended: dict[Sequence, float] = {}
     arrivals = sorted(arrivals, key=lambda pair: pair[0])
-    while arrivals or engine.next_event_s is not None:
-        event_s = engine.next_event_s
-        if arrivals and (event_s is None or arrivals[0][0] < event_s):
+    while arrivals or engine.wake_s is not None:
+        wake_s = engine.wake_s
+        if arrivals and (wake_s is None or arrivals[0][0] < wake_s):
             at_s, sequence = arrivals.pop(0)
             engine.submit(sequence, at_s)
         else:
-            assert event_s is not None
-            for sequence in engine.advance():
-                ended[sequence] = event_s
+            assert wake_s is not None
+            for sequence in engine.advance(wake_s):
+                assert sequence.ended_s == pytest.approx(wake_s, abs=1e-9), "woken as soon as it has ended"
+                ended[sequence] = sequence.ended_s
+            assert engine.wake_s is None or engine.wake_s > wake_s
         assert 0.0 <= engine.kv_cache_usage <= 1.0
         assert engine.num_requests_running <= engine.limits.max_num_seqs
     return ended
@@ -103,14 +106,12 @@ def test_an_aborted_request_frees_its_blocks_at_once() -> None:
     stays, leaves = Sequence(1000, 500), Sequence(1000, 500)
     engine.submit(stays, 0.0)
     engine.submit(leaves, 0.0)
-    for _ in range(2):
-        engine.advance()
+    engine.catch_up(2.0)
     both = engine.kv_cache_usage
-    assert engine.next_event_s is not None
-    engine.abort(leaves, engine.next_event_s)
+    engine.abort(leaves, 2.0)
     assert engine.kv_cache_usage == pytest.approx(both / 2)
-    while engine.next_event_s is not None:
-        engine.advance()
+    while engine.wake_s is not None:
+        engine.advance(engine.wake_s)
     assert stays.phase is Phase.ENDED
     assert engine.kv_cache_usage == 0.0
 
@@ -147,10 +148,52 @@ def test_jumping_over_iterations_changes_nothing(
 def test_a_server_with_work_and_room_never_idles(asked: list[tuple[float, int, int]]) -> None:
     engine = EmulatedEngine(STEP, limits(max_num_seqs=4, num_gpu_blocks=60))
     pending = sorted(asked)
-    while pending or engine.next_event_s is not None:
-        if pending and (engine.next_event_s is None or pending[0][0] < engine.next_event_s):
+    while pending or engine.wake_s is not None:
+        if pending and (engine.wake_s is None or pending[0][0] < engine.wake_s):
             at_s, prompt, output = pending.pop(0)
             engine.submit(Sequence(prompt, output), at_s)
         else:
-            engine.advance()
-        assert engine.idle == (engine.next_event_s is None)
+            assert engine.wake_s is not None
+            engine.advance(engine.wake_s)
+        assert engine.idle == (engine.wake_s is None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 5), st.integers(1, 400), st.integers(1, 200), st.integers(0, 2), st.floats(0, 8)),
+        min_size=1,
+        max_size=25,
+    ),
+    st.integers(1, 8),
+    st.integers(40, 200),
+)
+def test_nobody_ends_before_the_engine_wants_to_be_woken(
+    asked: list[tuple[float, int, int, int, float]], max_num_seqs: int, blocks: int
+) -> None:
+    """Whatever priorities, preemptions and clients that go away do; `run` checks it as long as nobody goes away."""
+    tight = limits(max_num_seqs=max_num_seqs, num_gpu_blocks=blocks, max_num_batched_tokens=512)
+    ends = []
+    for step_by_step in (False, True):
+        engine: EmulatedEngine[Sequence] = EmulatedEngine(STEP, tight, step_by_step=step_by_step)
+        sequences = [Sequence(prompt, output, priority) for _, prompt, output, priority, _ in asked]
+        todo = [(at_s, 0, i) for i, (at_s, *_) in enumerate(asked)]
+        todo += [(at_s + stay_s, 1, i) for i, (at_s, _, _, _, stay_s) in enumerate(asked) if i % 3 == 0]
+        todo.sort()
+        while todo or engine.wake_s is not None:
+            if todo and (engine.wake_s is None or todo[0][0] < engine.wake_s):
+                at_s, leaves, number = todo.pop(0)
+                if leaves:
+                    engine.abort(sequences[number], at_s)
+                else:
+                    engine.submit(sequences[number], at_s)
+            else:
+                assert engine.wake_s is not None
+                woken_s = engine.wake_s
+                for sequence in engine.advance(woken_s):
+                    assert sequence.ended_s == pytest.approx(woken_s, abs=1e-9)
+        assert engine.kv_cache_usage == pytest.approx(0.0)
+        ends.append([sequence.ended_s for sequence in sequences])
+    for jumped, stepped in zip(*ends, strict=True):
+        assert (jumped is None) == (stepped is None)
+        assert jumped == pytest.approx(stepped, abs=1e-6)

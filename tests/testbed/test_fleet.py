@@ -108,16 +108,16 @@ def test_of_ready_servers_the_one_with_the_least_in_flight_is_drained_to_its_end
         async with scene.fleet:
             await scene.want(west=2)
             await asyncio.sleep(10.5)
-            async with asyncio.TaskGroup() as tasks:
-                for number, tokens in enumerate((100, 200)):
-                    tasks.create_task(scene.router.serve(make_request(number, tokens=tokens)))
-                await asyncio.sleep(1.0)
-                await scene.want(west=1)
-                assert scene.in_state(READY) == ["m-west-1", "m-west-2"]
-                await asyncio.sleep(0.0)
-                assert scene.in_state(DRAINING) == ["m-west-1"]
-                # A server that drains gets nothing new, however idle.
-                tasks.create_task(scene.router.serve(make_request(2, tokens=1000)))
+            for number, tokens in enumerate((100, 200)):
+                scene.router.serve(make_request(number, tokens=tokens))
+            await asyncio.sleep(1.0)
+            await scene.want(west=1)
+            assert scene.in_state(READY) == ["m-west-1", "m-west-2"]
+            await asyncio.sleep(0.0)
+            assert scene.in_state(DRAINING) == ["m-west-1"]
+            # A server that drains gets nothing new, however idle.
+            scene.router.serve(make_request(2, tokens=1000))
+            await scene.router.idle()
             assert [r.request_id for r in scene.servers[0].sent] == [0]
             assert [r.request_id for r in scene.servers[1].sent] == [1, 2]
             assert all(completion.reason == "" for completion in scene.completions)
@@ -139,10 +139,10 @@ def test_who_is_not_done_by_the_end_of_the_drain_is_cut_off(
         async with scene.fleet:
             await scene.want(west=1)
             await asyncio.sleep(11.0)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(scene.router.serve(make_request()))
-                await asyncio.sleep(1.0)
-                await scene.want(west=0)
+            scene.router.serve(make_request())
+            await asyncio.sleep(1.0)
+            await scene.want(west=0)
+            await scene.router.idle()
             (completion,) = scene.completions
             assert (completion.reason, completion.last_token_s) == ("server m-west-1 is over", 42.0)
 
@@ -157,12 +157,12 @@ def test_starts_wait_until_a_draining_server_gives_its_gpus_back(
         async with scene.fleet:
             await scene.want(west=1)
             await asyncio.sleep(11.0)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(scene.router.serve(make_request()))
-                await asyncio.sleep(1.0)
-                await scene.want(west=2, model="n")
-                assert len(scene.servers) == 1
-                assert scene.used_gpus() == 2
+            scene.router.serve(make_request())
+            await asyncio.sleep(1.0)
+            await scene.want(west=2, model="n")
+            assert len(scene.servers) == 1
+            assert scene.used_gpus() == 2
+            await scene.router.idle()
             await asyncio.sleep(2.5)
             assert scene.in_state(STARTING) == ["n-west-1", "n-west-2"]
             assert scene.used_gpus() == 2
@@ -219,16 +219,16 @@ def test_a_server_that_dies_gives_its_gpus_back_and_is_replaced_by_the_next_plan
         async with scene.fleet:
             await scene.want(west=2)
             await asyncio.sleep(11.0)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(scene.router.serve(make_request()))
-                await asyncio.sleep(1.0)
-                scene.servers[0].die("died (SIGKILL)")
-                await asyncio.sleep(0.1)
-                tasks.create_task(scene.router.serve(make_request(1)))
-                await asyncio.sleep(0.1)
-                assert scene.used_gpus() == 1
-                seen = await scene.fleet.observe()
-                assert (seen.placements[scene.place()].active, seen.placements[scene.place()].draining) == (1, 0)
+            scene.router.serve(make_request())
+            await asyncio.sleep(1.0)
+            scene.servers[0].die("died (SIGKILL)")
+            await asyncio.sleep(0.1)
+            scene.router.serve(make_request(1))
+            await asyncio.sleep(0.1)
+            assert scene.used_gpus() == 1
+            seen = await scene.fleet.observe()
+            assert (seen.placements[scene.place()].active, seen.placements[scene.place()].draining) == (1, 0)
+            await scene.router.idle()
             assert [r.request_id for r in scene.servers[1].sent] == [1]
             assert sorted(c.reason for c in scene.completions) == ["", "server m-west-1 is over"]
             assert len(scene.servers) == 2
@@ -277,18 +277,18 @@ def test_at_the_end_every_server_is_stopped_and_only_a_broken_run_does_not_wait_
 ) -> None:
     async def run() -> None:
         scene = small_fleet()
-        async with asyncio.TaskGroup() as tasks:
-            try:
-                async with scene.fleet:
-                    await scene.want(west=1, east=1)
-                    await asyncio.sleep(11.0)
-                    tasks.create_task(scene.router.serve(make_request()))
-                    await scene.want(west=1, east=2)
-                    await asyncio.sleep(1.0)
-                    if broken:
-                        raise KeyError("a fault")
-            except* KeyError:
-                pass
+        try:
+            async with scene.fleet:
+                await scene.want(west=1, east=1)
+                await asyncio.sleep(11.0)
+                scene.router.serve(make_request())
+                await scene.want(west=1, east=2)
+                await asyncio.sleep(1.0)
+                if broken:
+                    raise KeyError("a fault")
+        except* KeyError:
+            pass
+        await scene.router.idle()
         assert scene.clock.now_s() == ended_s
         assert {server.state for server in scene.servers} == {STOPPED}
         assert scene.used_gpus("west") == scene.used_gpus("east") == 0
@@ -308,23 +308,23 @@ def test_what_is_observed_is_what_stands(in_virtual_time: Any, small_fleet: Any,
             assert first.placements[west].active == 0
             await scene.want(west=2)
             await asyncio.sleep(11.0)
-            async with asyncio.TaskGroup() as tasks:
-                for number in range(3):
-                    tasks.create_task(scene.router.serve(make_request(number, tokens=100)))
-                await asyncio.sleep(1.0)
-                await scene.want(west=3)
-                seen = (await scene.fleet.observe()).placements[west]
-                assert (seen.starting, seen.ready, seen.draining) == (1, 2, 0)
-                assert (seen.outstanding_tokens, seen.utilisation) == (300, pytest.approx(0.15))
-                await scene.want(west=1)
-                second = await scene.fleet.observe()
-                seen = second.placements[west]
-                assert (seen.starting, seen.ready, seen.draining) == (0, 1, 2)
-                # The one that drains had less in flight; its tokens are no longer the pool's.
-                assert (seen.outstanding_tokens, seen.utilisation) == (200, pytest.approx(0.2))
-                assert second.previous is not None
-                assert second.previous.counts[west] == 1
-                assert second.at_s == 12.0
+            for number in range(3):
+                scene.router.serve(make_request(number, tokens=100))
+            await asyncio.sleep(1.0)
+            await scene.want(west=3)
+            seen = (await scene.fleet.observe()).placements[west]
+            assert (seen.starting, seen.ready, seen.draining) == (1, 2, 0)
+            assert (seen.outstanding_tokens, seen.utilisation) == (300, pytest.approx(0.15))
+            await scene.want(west=1)
+            second = await scene.fleet.observe()
+            seen = second.placements[west]
+            assert (seen.starting, seen.ready, seen.draining) == (0, 1, 2)
+            # The one that drains had less in flight; its tokens are no longer the pool's.
+            assert (seen.outstanding_tokens, seen.utilisation) == (200, pytest.approx(0.2))
+            assert second.previous is not None
+            assert second.previous.counts[west] == 1
+            assert second.at_s == 12.0
+            await scene.router.idle()
 
     in_virtual_time(run())
 
@@ -360,7 +360,7 @@ def test_no_plan_and_no_failure_makes_a_fleet_use_more_gpus_than_its_region_owns
             ended = (STOPPED, FAILED)
             return sum(s.gpus for s in scene.servers if s.placement.region == region and s.state not in ended)
 
-        async with scene.fleet, asyncio.TaskGroup() as tasks:
+        async with scene.fleet:
             for number, (m_west, n_west, m_east, wait_s) in enumerate(told):
                 counts = {
                     Placement("m", "west", "h100"): m_west,
@@ -368,7 +368,7 @@ def test_no_plan_and_no_failure_makes_a_fleet_use_more_gpus_than_its_region_owns
                     Placement("m", "east", "h100"): m_east,
                 }
                 await scene.fleet.apply(ScalingPlan(counts=counts, next_decision_s=0.0))
-                tasks.create_task(scene.router.serve(make_request(number, arrival_s=scene.clock.now_s())))
+                scene.router.serve(make_request(number, arrival_s=scene.clock.now_s()))
                 for _ in range(3):
                     await asyncio.sleep(wait_s / 3)
                     for region in ("west", "east"):

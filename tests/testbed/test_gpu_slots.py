@@ -49,6 +49,46 @@ def test_a_region_may_own_a_share_of_a_gpu() -> None:
     assert slots.take(0.1) is None
 
 
+def test_a_sleeper_takes_no_gpu_and_is_kept_free_of_others_while_there_is_room_elsewhere() -> None:
+    slots = GpuSlots(range(3))
+    assert slots.take(1) == (0,)
+    slots.lay_down((0,), 1)
+    assert slots.used_gpus == 0
+    assert slots.take(1) == (1,)
+    assert slots.take(0.5) == (2,)
+    assert slots.can_wake((0,), 1)
+    assert slots.take(1) == (0,), "for want of another"
+    assert not slots.can_wake((0,), 1)
+    assert not slots.wake((0,), 1)
+    slots.give_back((0,), 1)
+    assert slots.wake((0,), 1)
+    assert slots.used_gpus == 2.5
+
+
+def test_several_sleep_on_one_gpu_and_shares_wake_beside_each_other() -> None:
+    slots = GpuSlots(range(2))
+    for _ in range(3):
+        assert slots.take(0.5) is not None
+    slots.lay_down((0,), 0.5)
+    slots.lay_down((0,), 0.5)
+    assert slots.take(1) == (0,)
+    assert not slots.wake((0,), 0.5)
+    slots.give_back((0,), 1)
+    assert slots.wake((0,), 0.5)
+    assert slots.wake((0,), 0.5)
+    assert slots.used_gpus == 1.5
+
+
+def test_who_has_been_forgotten_or_woken_sleeps_no_more() -> None:
+    slots = GpuSlots(range(1))
+    slots.take(1)
+    slots.lay_down((0,), 1)
+    slots.forget((0,))
+    for gone in (slots.forget, lambda indices: slots.wake(indices, 1)):
+        with pytest.raises(ValueError, match="nobody sleeps on GPUs"):
+            gone((0,))
+
+
 @settings(max_examples=150, deadline=None)
 @given(owned=st.integers(0, 5), wishes=st.lists(st.tuples(SIZES, st.booleans()), max_size=30))
 def test_never_more_in_use_than_owned_and_giving_back_restores(owned: int, wishes: list[tuple[float, bool]]) -> None:

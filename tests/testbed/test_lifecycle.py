@@ -10,7 +10,8 @@ def test_a_whole_life_is_told_in_order_with_reasons() -> None:
     told: list[tuple[str, ServerState, str]] = []
     lifecycle = Lifecycle("s1", lambda *change: told.append(change))
     assert lifecycle.state is ServerState.STARTING
-    for state in (ServerState.READY, ServerState.DRAINING, ServerState.STOPPING, ServerState.STOPPED):
+    asleep = (ServerState.DRAINING, ServerState.SLEEPING, ServerState.STARTING, ServerState.READY)
+    for state in (ServerState.READY, *asleep, ServerState.DRAINING, ServerState.STOPPING, ServerState.STOPPED):
         assert not lifecycle.ended
         lifecycle.to(state, f"now {state}")
     assert lifecycle.ended

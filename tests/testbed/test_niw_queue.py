@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.rules.niw import NiwRules
+from controller.rules.routing import RoutingRules
 from controller.types import Pool
 from testbed.niw_queue import NiwQueue
 from testbed.router import Router
@@ -137,10 +138,10 @@ def test_promotion_comes_also_where_the_clock_loses_its_last_bit(in_virtual_time
 
         waits = 0
 
-        async def sleep_until(self, at_s: float) -> None:
+        async def first_of(self, at_s: float, woken: asyncio.Future[None]) -> None:
             self.waits += 1
             assert self.waits < 100, "waits for the same moment over and over"
-            await super().sleep_until(at_s)
+            await super().first_of(at_s, woken)
 
     async def run() -> None:
         await asyncio.sleep(156.1)
@@ -181,34 +182,33 @@ def test_many_that_arrive_at_one_moment_do_not_all_find_the_same_room(
         def has_room(pool: Pool) -> None:
             queue.offer(pool)
 
-        async with asyncio.TaskGroup() as tasks:
-            router = Router(
-                clock=clock,
-                pools=(WEST, EAST),
-                preferred=PREFERRED,
-                region_threshold=0.70,
-                no_server_timeout_s=50.0,
-                request_timeout_s=None,
-                on_end=ended.append,
-                on_room=has_room,
-                why_ending=lambda: "the run was broken off",
-            )
-            queue = NiwQueue(
-                NiwRules(),
-                clock=clock,
-                models=("m",),
-                preferred=PREFERRED,
-                utilisation=router.utilisation,
-                release=lambda request, pool: tasks.create_task(router.serve(request, pool)) and None,
-            )
-            server = scripted_server("w", clock, start_s=0.0)
-            await server.start()
-            router.join(WEST, server, 1000.0)
-            for number in range(50):
-                queue.add(niw(number, tokens=100))
-            while len(ended) < 50:
-                highest = max(highest, router.utilisation(WEST))
-                await asyncio.sleep(1.0)
+        router = Router(
+            clock=clock,
+            pools=(WEST, EAST),
+            preferred=PREFERRED,
+            rules=RoutingRules(),
+            no_server_timeout_s=50.0,
+            request_timeout_s=None,
+            on_end=ended.append,
+            on_room=has_room,
+            why_ending=lambda: "the run was broken off",
+        )
+        queue = NiwQueue(
+            NiwRules(),
+            clock=clock,
+            models=("m",),
+            preferred=PREFERRED,
+            utilisation=router.utilisation,
+            release=router.serve,
+        )
+        server = scripted_server("w", clock, start_s=0.0)
+        await server.start()
+        router.join(server.placement, server, 1000.0)
+        for number in range(50):
+            queue.add(niw(number, tokens=100))
+        while len(ended) < 50:
+            highest = max(highest, router.utilisation(WEST))
+            await asyncio.sleep(1.0)
         # Two taken just below 0.50 may lead to 0.70, no further.
         assert 0.55 < highest <= 0.70
         assert [request.request_id for request in server.sent] == list(range(50))

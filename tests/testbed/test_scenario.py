@@ -51,6 +51,8 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"router": {"threshold": 0.7}}, ["router", "unknown key 'threshold'", "did you mean 'region_threshold'"]),
     ({"tiers": {"IW": {"ttft_s": 1}}}, ["tiers.IW", "IW-F"]),
     ({"niw": {"take_one_below": 1.5}}, ["niw.take_one_below", "given: 1.5"]),
+    ({"niw": {"take_two_below": 0.65}}, ["niw", "take_two_below 0.65 lies above take_one_below 0.6", "swap"]),
+    ({"niw": {"rule": "edf"}}, ["niw.rule", "'age' or 'deadline'", "given: 'edf'"]),
     ({"initial_servers": 4}, ["4 GPUs", "region east, which has 3", "start fewer servers"]),
     ({"initial_servers": {"b": 1}}, ["initial_servers: no model 'b'", "valid are a"]),
     ({"initial_servers": {"a": {"wset": 1}}}, ["initial_servers.a: no region 'wset'", "did you mean 'west'"]),
@@ -61,7 +63,6 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
         ["1 of a in region east", "region: a100; model: h100"],
     ),
     ({"workload": {}}, ["workload", "exactly one of synthetic and trace"]),
-    ({"workload": {"trace": "x.parquet", "history_h": 3}}, ["workload", "history_h", "leave it out"]),
     ({"ports": {"first": 9000, "last": 8000}}, ["ports", "swap"]),
 ]
 
@@ -195,3 +196,22 @@ def test_initial_servers_stand_on_the_first_gpu_type_that_has_a_profile(small_sc
     )
     scenario = Scenario.model_validate(values)
     assert scenario.initial_counts() == {("a", "west", "h100"): 2}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"sleep_level": 3}, ["models.a.sleep_level", "1 or 2", "given: 3"]),
+        ({"wake_s": 3.0}, ["models.a", "wake_s without sleep_level", "give sleep_level 1 or 2"]),
+        ({"sleep_level": 1, "profiles": {"cpu": "x.json"}}, ["models.a.sleep_level 1", "CPU build cannot sleep"]),
+    ],
+)
+def test_a_model_that_cannot_sleep_is_told_before_anything_starts(
+    keys: dict[str, Any], told: list[str], small_scenario: Any
+) -> None:
+    values = small_scenario.values(mode="vllm", regions={"west": {"gpus": {"h100": 4, "cpu": 4}}}, initial_servers=0)
+    values["workload"]["synthetic"]["regions"] = {"west": {"share": 1.0}}
+    values["models"]["a"] |= keys
+    text = fault(lambda: load_scenario(str(small_scenario.write(values))))
+    for word in told:
+        assert word in text

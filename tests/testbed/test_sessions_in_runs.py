@@ -1,6 +1,5 @@
 """What a trace says of sessions and of clients that give up, in a run of the testbed."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controller.rules.routing import RoutingRules
 from controller.types import Placement, Pool
 from testbed.router import Router
 from workloads.clock import RunClock
@@ -82,7 +82,7 @@ def test_a_client_that_gives_up_frees_its_place(in_virtual_time: Any, make_reque
             clock=clock,
             pools=(west,),
             preferred={"west": ("west",)},
-            region_threshold=0.7,
+            rules=RoutingRules(),
             no_server_timeout_s=50.0,
             request_timeout_s=20.0,
             on_end=ended.append,
@@ -91,10 +91,10 @@ def test_a_client_that_gives_up_frees_its_place(in_virtual_time: Any, make_reque
         )
         server = scripted_server("s", clock, placement=Placement("m", "west", "h100"), start_s=0.0, serve_s=5.0)
         await server.start()
-        router.join(west, server, 1000.0)
-        async with asyncio.TaskGroup() as tasks:
-            for number, gives_up_s in enumerate((2.0, 9.0, None)):
-                tasks.create_task(router.serve(replace(make_request(number), cancel_after_s=gives_up_s)))
+        router.join(server.placement, server, 1000.0)
+        for number, gives_up_s in enumerate((2.0, 9.0, None)):
+            router.serve(replace(make_request(number), cancel_after_s=gives_up_s))
+        await router.idle()
         return ended, router.utilisation(west)
 
     ended, utilisation = in_virtual_time(run())

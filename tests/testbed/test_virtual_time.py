@@ -70,3 +70,41 @@ def test_an_error_in_an_executor_call_is_raised_where_it_is_awaited() -> None:
 
     with pytest.raises(ValueError, match="seven"):
         in_virtual_time(run())
+
+
+def test_timers_of_one_moment_run_in_the_order_in_which_they_were_set_and_what_they_set_comes_after() -> None:
+    async def run() -> list[str]:
+        loop = asyncio.get_running_loop()
+        order: list[str] = []
+
+        def first() -> None:
+            order.append("first")
+            loop.call_soon(order.append, "soon")
+            loop.call_at(5.0, order.append, "set meanwhile")
+            cancelled.cancel()
+
+        loop.call_at(5.0, first)
+        loop.call_at(5.0, order.append, "second")
+        cancelled = loop.call_at(5.0, order.append, "cancelled")
+        loop.call_at(5.0, order.append, "third")
+        await asyncio.sleep(6.0)
+        return order
+
+    assert in_virtual_time(run()) == ["first", "second", "third", "soon", "set meanwhile"]
+
+
+def test_timers_that_are_cancelled_are_forgotten_and_the_others_are_not() -> None:
+    async def run() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        fired: list[int] = []
+        for number in range(10_000):
+            timer = loop.call_at(1.0 + number, fired.append, number)
+            if number % 10:
+                timer.cancel()
+        assert len(loop._timers) < 3_000
+        await asyncio.sleep(20_000.0)
+        assert fired == list(range(0, 10_000, 10))
+        return len(loop._timers)
+
+    assert in_virtual_time(run()) <= 1

@@ -50,6 +50,11 @@ def test_what_a_spec_leaves_open_is_left_to_vllm() -> None:
     assert value_of(argv, "--tensor-parallel-size") == "2"
 
 
+def test_requests_are_served_by_priority_only_where_the_spec_says_so() -> None:
+    assert "--scheduling-policy" not in command(spec_with()).argv
+    assert value_of(command(spec_with(scheduling_policy="priority")).argv, "--scheduling-policy") == "priority"
+
+
 def test_extra_arguments_come_last_so_that_they_override() -> None:
     argv = command(spec_with(max_num_seqs=8, extra_args=("--max-num-seqs", "9"))).argv
     assert argv[-2:] == ("--max-num-seqs", "9")

@@ -1,0 +1,57 @@
+"""A request between the router and a server."""
+
+import asyncio
+from dataclasses import replace
+
+from controller.types import Pool
+from testbed.pool_seats import Seat, SeatGroup
+from testbed.server import BreakOff
+from workloads.completion import Completion, Outcome
+from workloads.request import Request
+
+
+class Flight:
+    """A request on its way: to a region, on a server (`on_seat`), back. `break_off` ends the leg that it is on."""
+
+    __slots__ = ("break_off", "cut", "group", "half_rtt_s", "on_seat", "pool", "promoted", "request", "seat", "sent_s")
+
+    def __init__(
+        self, request: Request, pool: Pool, group: SeatGroup, sent_s: float, half_rtt_s: float, promoted: bool
+    ) -> None:
+        self.request = request
+        self.pool = pool
+        self.group = group
+        self.sent_s = sent_s
+        self.half_rtt_s = half_rtt_s
+        self.promoted = promoted
+        self.seat: Seat | None = None
+        self.on_seat = False
+        self.break_off: BreakOff | None = None
+        self.cut: asyncio.Handle | None = None
+
+    def seen_by_client(self, completion: Completion) -> Completion:
+        """What the server's completion is to the client: every token half a round trip after the server made it."""
+        first_s = completion.first_token_s
+        return replace(
+            completion,
+            sent_s=self.sent_s,
+            first_token_s=None if first_s is None else first_s + self.half_rtt_s,
+            last_token_s=completion.last_token_s + self.half_rtt_s,
+        )
+
+
+def unfinished(
+    request: Request, sent_s: float, now_s: float, outcome: Outcome, reason: str, seat: Seat | None = None
+) -> Completion:
+    """The end of a request of which no token has come, at `now_s`; `seat` is where it was served, if anywhere."""
+    return Completion(
+        request=request,
+        server_id=seat.server.server_id if seat else "",
+        region=seat.server.spec.region if seat else "",
+        sent_s=sent_s,
+        first_token_s=None,
+        last_token_s=now_s,
+        output_tokens=0,
+        outcome=outcome,
+        reason=reason,
+    )

@@ -1,0 +1,44 @@
+"""The region rule with its arguments in place: it is asked for every request."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from controller.rules.routing import RegionRule, RoutingRules, choose_region, least_latency_region
+from controller.types import Pool
+from testbed.pool_seats import PoolSeats
+from workloads.request import Request
+
+
+class RegionChoice:
+    """Chooses a region by the rule, on the counts of `pools`. `preferred` orders the regions by region of origin."""
+
+    def __init__(
+        self,
+        pools: Mapping[Pool, PoolSeats],
+        preferred: Mapping[str, tuple[str, ...]],
+        rules: RoutingRules,
+        rtt_s: Mapping[tuple[str, str], float],
+    ) -> None:
+        self._pools = pools
+        self._preferred = preferred
+        self._rules = rules
+        self._rtt_s = rtt_s
+        self._choose: dict[tuple[str, str, bool], Callable[[], str]] = {}
+
+    def choose(self, request: Request, interactive: bool) -> str:
+        """Where the request is to go; where no region has a server for it, any."""
+        key = (request.model, request.region, interactive)
+        choose = self._choose.get(key)
+        if choose is None:
+            choose = self._choose[key] = self._rule(*key)
+        return choose()
+
+    def _rule(self, model: str, origin: str, interactive: bool) -> Callable[[], str]:
+        preferred, threshold = self._preferred[origin], self._rules.region_threshold
+        groups = {region: self._pools[Pool(model, region)].taking(interactive) for region in preferred}
+        if self._rules.region is RegionRule.THRESHOLD:
+            return partial(choose_region, preferred, lambda region: groups[region].utilisation, threshold)
+        rtt_s = {region: self._rtt_s.get((origin, region), 0.0) for region in preferred}
+        return partial(
+            least_latency_region, preferred, rtt_s.__getitem__, lambda region: groups[region].wait_s(threshold)
+        )
