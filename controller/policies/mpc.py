@@ -1,0 +1,234 @@
+"""MPC: every minute, capacity for what demand may peak at while servers start; the SLA budget is its only knob."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import exp
+from types import MappingProxyType
+from typing import Protocol
+
+from controller.draft import PlanDraft, next_multiple, previous_memory
+from controller.mpc.batch import batch_tokens_per_s
+from controller.mpc.headroom import START, adapted, unwound
+from controller.mpc.held import LEADS_HELD, held_numbers, highest_held
+from controller.mpc.lead_peak import LeadPeaks
+from controller.mpc.leads import start_lead_s, theta_of_cheapest, wake_lead_s, with_ratios
+from controller.mpc.moves import move
+from controller.mpc.needs import Needs, regional_shares
+from controller.mpc.outlook import ModelPast, Outlook, first_headroom, outlook
+from controller.mpc.program import PlacingProblem, place
+from controller.mpc.service import charged_share, corrected_ratio, service_of, unavoidable_share
+from controller.mpc.sleepers import servers_asleep, sleeping_tokens_per_s
+from controller.mpc.spread import spread
+from controller.policies.mpc_parameters import MpcParameters
+from controller.types import (
+    FleetLimits,
+    Forecast,
+    Memory,
+    Observation,
+    Placement,
+    Pool,
+    Role,
+    ScalingPlan,
+    SolveReport,
+)
+
+_SHARES_S = 900.0
+
+
+class Foresight(Protocol):
+    """Knows the future: takes the place of the forecast and its headroom in `oracle`."""
+
+    def outlook(self, seen: Observation, model: str, lead_s: float, budget: float) -> Outlook | None:
+        """Over the lead of `model` from `seen.at_s`; None where the future is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ModelView:
+    """What one decision knows of one model; times in seconds, capacity in tokens/s by the corrected theta."""
+
+    past: ModelPast
+    headroom: float
+    ratio: float
+    unavoidable: float
+    start: Outlook
+    wake: Outlook | None
+    needed_tokens_per_s: float
+    held_tokens_per_s: float
+    batch_tokens_per_s: float
+    lead_s: float
+
+    @property
+    def wanted_tokens_per_s(self) -> float:
+        return max(self.needed_tokens_per_s, self.held_tokens_per_s) + self.batch_tokens_per_s
+
+    def words(self) -> str:
+        """Why so much capacity: for the reason of a step."""
+        by = self.wake or self.start
+        why = f"{by.needed_tokens_per_s:.0f} tokens/s within {by.window_s:g} s"
+        if by.method == "true future":
+            why += " (true future)"
+        else:
+            why += f" but for {exp(-by.headroom):.1%} ({by.expected_tokens_per_s:.0f} expected)"
+        if self.held_tokens_per_s > self.needed_tokens_per_s:
+            why += f", {self.held_tokens_per_s:.0f} in the last {LEADS_HELD * self.lead_s:g} s"
+        if self.batch_tokens_per_s > 0:
+            why += f", {self.batch_tokens_per_s:.0f} for NIW that is due"
+        return why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPredictive:
+    """For each model: the peak of demand until a server started now is READY, at a headroom that keeps the budget;
+    servers for it wherever regions and quotas allow; those not needed sleep or stop.
+
+    Its parts are in `controller.mpc`; docs/mpc.md says what each does. In `Memory.numbers`: `headroom MODEL`, `theta
+    MODEL` (theta in fact over theta by profile), `unavoidable MODEL` (share missed at low load), `needed MODEL
+    @SECONDS` (needs still held) and `seen_until_s`.
+    """
+
+    parameters: MpcParameters
+    name: str = "mpc"
+    roles: tuple[Role, ...] = (Role.SHARED,)
+    foresight: Foresight | None = None
+    _peaks: LeadPeaks = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        given = self.parameters
+        steps = {name: max(1, round(getattr(given, name) / given.step_s)) for name in _IN_STEPS}
+        peaks = LeadPeaks(season_steps=steps["season_s"], refit_steps=steps["refit_s"], fit_steps=steps["fit_window_s"])
+        object.__setattr__(self, "_peaks", peaks)
+
+    def decide(self, seen: Observation) -> ScalingPlan:
+        memory = previous_memory(seen)
+        draft = PlanDraft(seen)
+        draft.restore_minimums()
+        models = {
+            m: self._view(seen, m, memory) for m in seen.limits.models if start_lead_s(seen.limits, m) is not None
+        }
+        limits = with_ratios(seen.limits, {m: view.ratio for m, view in models.items()})
+        thetas = {p: limits.capacity[p.model, p.gpu_type].theta_tokens_per_s for p in draft.counts}
+        solve = None
+        if any(len(view.past.values) for view in models.values()):
+            solve, counts = self._counts(seen, limits, models)
+            wanted = {m: view.wanted_tokens_per_s for m, view in models.items()}
+            words = {m: models[m].words() if m in models else "no GPU can serve it" for m in limits.models}
+            move(draft, counts, thetas, wanted, words)
+        season = self._peaks.season_steps
+        highest = {m: max(v.past.highest(season), v.start.needed_tokens_per_s) for m, v in models.items()}
+        return draft.plan(
+            next_decision_s=next_multiple(seen.at_s, self.parameters.interval_s),
+            memory=replace(
+                memory,
+                forecasts=MappingProxyType(_forecasts(seen, models)),
+                numbers=MappingProxyType(self._numbers(seen, memory, models)),
+            ),
+            solve=solve,
+            sleeping=MappingProxyType(servers_asleep(seen, draft.counts, thetas, highest, self.parameters.most_asleep)),
+        )
+
+    def _view(self, seen: Observation, model: str, memory: Memory) -> _ModelView:
+        given, numbers = self.parameters, memory.numbers
+        step_s = max(given.step_s, seen.demand.bin_s)
+        past = ModelPast.of(seen.demand, model, step_s)
+        start_s, wake_s = start_lead_s(seen.limits, model) or 0.0, wake_lead_s(seen.limits, model)
+        lead_s = start_s if wake_s is None else min(start_s, wake_s)
+        headroom, ratio = numbers.get(f"headroom {model}"), numbers.get(f"theta {model}", 1.0)
+        if headroom is None:
+            theta = theta_of_cheapest(seen.limits, model)
+            headroom = first_headroom(past, self._peaks, lead_s, theta, given.budget) or START
+        since_s = numbers.get("seen_until_s", seen.demand.until_s)
+        service = service_of(seen, model, since_s=since_s, step_s=step_s)
+        unavoidable = unavoidable_share(numbers.get(f"unavoidable {model}", 0.0), service)
+        charged = charged_share(service, unavoidable, given.budget)
+        if charged is not None:
+            headroom = adapted(headroom, charged, given.budget, service.steps)
+            ratio = corrected_ratio(ratio, service, charged, given.budget)
+        start = self._outlook(seen, past, model, start_s, headroom)
+        wake = None if wake_s is None else self._outlook(seen, past, model, lead_s, headroom)
+        needed = start.needed_tokens_per_s
+        if wake is not None:
+            thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
+            asleep = sleeping_tokens_per_s(seen, model, thetas)
+            needed = max(wake.needed_tokens_per_s, needed - asleep)
+        spare = needed - past.recent_mean()
+        batch = batch_tokens_per_s(seen, model, spare_tokens_per_s=spare, margin_s=given.niw_margin_s)
+        return _ModelView(
+            past=past,
+            headroom=headroom if self.foresight is not None else unwound(headroom, (wake or start).headroom),
+            ratio=ratio,
+            unavoidable=unavoidable,
+            start=start,
+            wake=wake,
+            needed_tokens_per_s=needed,
+            held_tokens_per_s=highest_held(numbers, model, seen.at_s - LEADS_HELD * lead_s),
+            batch_tokens_per_s=batch,
+            lead_s=lead_s,
+        )
+
+    def _outlook(self, seen: Observation, past: ModelPast, model: str, lead_s: float, headroom: float) -> Outlook:
+        known = None
+        if self.foresight is not None:
+            known = self.foresight.outlook(seen, model, lead_s, self.parameters.budget)
+        if known is not None:
+            return known
+        return outlook(past, self._peaks, lead_s, headroom, self.parameters.budget)
+
+    def _counts(
+        self, seen: Observation, limits: FleetLimits, models: Mapping[str, _ModelView]
+    ) -> tuple[SolveReport | None, Mapping[Placement, int]]:
+        needs = Needs(
+            tokens_per_s={m: models[m].wanted_tokens_per_s if m in models else 0.0 for m in limits.models},
+            shares=regional_shares(seen.demand, limits, _SHARES_S),
+        )
+        standing = {p: state.active for p, state in seen.placements.items()}
+        simple = spread(limits, needs, standing)
+        if simple is not None:
+            return None, simple
+        solution = place(
+            PlacingProblem(
+                limits=limits,
+                needs=needs,
+                standing=standing,
+                horizon_s=self.parameters.horizon_s,
+                distance_price=self.parameters.distance_price,
+                time_limit_s=self.parameters.solver_time_limit_s,
+            )
+        )
+        return solution.report, solution.counts
+
+    def _numbers(self, seen: Observation, memory: Memory, models: Mapping[str, _ModelView]) -> dict[str, float]:
+        numbers = {"seen_until_s": seen.demand.until_s}
+        for model, view in models.items():
+            numbers[f"headroom {model}"] = view.headroom
+            numbers[f"theta {model}"] = view.ratio
+            numbers[f"unavoidable {model}"] = view.unavoidable
+            numbers.update(
+                held_numbers(
+                    memory.numbers, model, seen.at_s, view.needed_tokens_per_s, seen.at_s - LEADS_HELD * view.lead_s
+                )
+            )
+        return numbers
+
+
+_IN_STEPS = ("season_s", "refit_s", "fit_window_s")
+
+
+def _forecasts(seen: Observation, models: Mapping[str, _ModelView]) -> dict[Pool, Forecast]:
+    """What the plan was made for, by region of origin: one step, the window of the lead."""
+    shares = regional_shares(seen.demand, seen.limits, _SHARES_S)
+    answer = {}
+    for pool, share in shares.items():
+        if pool.model not in models or not len(models[pool.model].past.values):
+            continue
+        view = models[pool.model]
+        answer[pool] = Forecast(
+            from_s=seen.demand.until_s,
+            step_s=view.start.window_s,
+            mean_tokens_per_s=(view.start.expected_tokens_per_s * share,),
+            upper_tokens_per_s=(view.start.needed_tokens_per_s * share,),
+            upper_quantile=1.0 - exp(-view.start.headroom),
+            method=view.start.method,
+            fell_back_because=view.start.fell_back_because,
+        )
+    return answer

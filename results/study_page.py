@@ -1,0 +1,67 @@
+"""study.html: one self-contained page on a study, workload by workload."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from results.drawing import Drawing
+from results.frontier_figure import frontier_drawing
+from results.frontier_tables import headline_lines, matched_table, settings_table, standing_table
+from results.study_comparison import WorkloadComparison
+from results.study_overview import overview_table
+from results.text_table import TextTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPage:
+    """What a study's page says beside its comparisons: `subtitle` and `remarks` in words, `failures` a line each."""
+
+    title: str
+    description: str
+    subtitle: str
+    remarks: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Section:
+    name: str
+    description: str
+    headlines: tuple[tuple[bool | None, str], ...]
+    drawing: Drawing
+    svg: Markup
+    matched: TextTable
+    standing: TextTable
+    settings: TextTable
+
+
+def study_page(page: StudyPage, comparisons: Sequence[WorkloadComparison]) -> str:
+    """HTML of a whole study."""
+    # Names come from a file, perhaps someone else's: everything that it says is text.
+    environment = Environment(
+        loader=PackageLoader("results"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [_section(comparison) for comparison in comparisons]
+    return environment.get_template("study.html.j2").render(
+        page=page, overview=overview_table(comparisons), sections=sections
+    )
+
+
+def _section(comparison: WorkloadComparison) -> _Section:
+    drawing = frontier_drawing(comparison)
+    return _Section(
+        name=comparison.workload,
+        description=comparison.description,
+        headlines=headline_lines(comparison),
+        drawing=drawing,
+        svg=Markup(drawing.svg()),
+        matched=matched_table(comparison),
+        standing=standing_table(comparison),
+        settings=settings_table(comparison),
+    )
