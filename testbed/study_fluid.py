@@ -1,7 +1,7 @@
 """One run of a fluid study: a policy on tokens/s per bin, without requests; seconds instead of minutes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,8 @@ from controller.catalogue import make_policy
 from controller.fluid.load import FluidLoad
 from controller.fluid.study import run_fluid
 from controller.history import Series
-from controller.policies.mpc import ModelPredictive
 from controller.policies.oracle import TrueFuture
-from controller.types import FleetLimits, Policy, Pool
+from controller.types import FleetLimits, Pool
 from results.provenance import checkout_commit
 from results.study_record import RunBound, StudyRun
 from testbed.capacities import ModelCapacity, capacities, fleet_limits, load_profiles
@@ -27,7 +26,6 @@ from testbed.study_load import load_of, trace_path
 from testbed.study_runs import PlannedRun
 from workloads.demand import demand_series
 
-ORACLE = "oracle"
 _BOUNDS: dict[str, RunBound] = {}
 
 
@@ -48,10 +46,12 @@ def do_fluid(planned: PlannedRun, study_folder: Path, missed: float) -> StudyRun
     folder = study_folder / planned.folder
     scenario = Scenario.model_validate(yaml.safe_load(planned.text))
     setting = fluid_setting(scenario, folder)
-    policy = make_policy(planned.catalogue_name, scenario.policies[planned.catalogue_name])
-    found = run_fluid(
-        knowing(policy, setting.load), setting.load, setting.limits, start_state(scenario), drain_s=setting.drain_s
+    policy = make_policy(
+        planned.catalogue_name,
+        scenario.policies[planned.catalogue_name],
+        future=TrueFuture(bin_s=setting.load.bin_s, interactive=setting.load.interactive),
     )
+    found = run_fluid(policy, setting.load, setting.limits, start_state(scenario), drain_s=setting.drain_s)
     prices = {capacity.usd_per_gpu_h for capacity in setting.limits.capacity.values()}
     commit = checkout_commit()
     run = StudyRun(
@@ -89,13 +89,6 @@ def fluid_setting(scenario: Scenario, folder: Path) -> FluidSetting:
     load, mix = _load(scenario, folder)
     found = capacities(scenario, load_profiles(scenario), mix)
     return FluidSetting(load=load, limits=fleet_limits(scenario, found), drain_s=_service_s(found))
-
-
-def knowing(policy: Policy, load: FluidLoad) -> Policy:
-    """The policy, given the true future if it is the oracle."""
-    if policy.name != ORACLE or not isinstance(policy, ModelPredictive):
-        return policy
-    return replace(policy, foresight=TrueFuture(bin_s=load.bin_s, interactive=load.interactive))
 
 
 def _load(scenario: Scenario, folder: Path) -> tuple[FluidLoad, Mapping[str, LengthMix]]:
