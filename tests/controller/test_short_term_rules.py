@@ -107,7 +107,11 @@ def test_every_policy_is_made_by_its_name():
         ("lt-i", {"period_s": 1000.0}, r"period_s=1000 must be a multiple of forecast.step_s=900"),
         ("reactive", {"scale_in_below": 0.9}, r"scale_in_below=0.9 must be below scale_out_above=0.7"),
         ("lt-ua", {"forecast": {"order": [3, 4, 2]}}, r"forecast: order \(3, 4, 2\); give \(p, d, q\)"),
-        ("lt-i", {"forecast": {"method": "prophet"}}, r"forecast.method: no forecast method 'prophet'; there are .*arima"),
+        (
+            "lt-i",
+            {"forecast": {"method": "prophet"}},
+            r"forecast.method: no forecast method 'prophet'; there are .*ets",
+        ),
     ],
 )
 def test_a_wrong_name_key_or_value_is_told_in_one_line(name, parameters, message):
