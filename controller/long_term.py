@@ -1,5 +1,6 @@
 """The long-term half of LT-I, LT-U and LT-UA: once a period, forecast, solve, and remember the answer as a budget."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -8,7 +9,8 @@ from controller.forecasts.forecast import Forecaster
 from controller.parameters import LongTermParameters
 from controller.program.demand import demand_of_period, forecasts
 from controller.program.ilp import ScalingProblem, solve
-from controller.types import Memory, Observation, SolveReport
+from controller.thresholds import in_demand
+from controller.types import Memory, Observation, Placement, SolveReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,17 @@ def budget_for(seen: Observation, parameters: LongTermParameters, forecaster: Fo
         forecasts=MappingProxyType(given),
     )
     return Budget(memory=chosen, solve=solution.report, source=f"of the program for {from_s:g} s to {until_s:g} s")
+
+
+def one_where_asked(draft: PlanDraft, budget: Mapping[Placement, int]) -> dict[Placement, int]:
+    """The budget, with one server for each silo that it leaves without although it is in demand: one that stands where
+    there is one, else on the GPU type cheapest for the work.
+    """
+    wanted = dict(budget)
+    for silo, placements in draft.silos.items():
+        if not any(wanted.get(p, 0) for p in placements) and in_demand(draft, silo):
+            wanted[max(placements, key=lambda p: min(1, draft.counts[p]))] = 1
+    return wanted
 
 
 def next_decision_s(seen: Observation, interval_s: float, budget_until_s: float) -> float:

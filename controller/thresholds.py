@@ -52,9 +52,11 @@ def _step_out(draft: PlanDraft, thresholds: Thresholds, silo: Silo, bounds: Boun
     else:
         return False
     for placement in placements:
-        if bounds is not None and draft.counts[placement] >= bounds.most[placement]:
+        # No budget keeps requests waiting where there is no server at all.
+        within = bounds if hottest is not None else None
+        if within is not None and draft.counts[placement] >= within.most[placement]:
             continue
-        budget = "" if bounds is None else bounds.beyond.get(silo.pool, f"below budget {bounds.most[placement]}")
+        budget = "" if within is None else within.beyond.get(silo.pool, f"below budget {within.most[placement]}")
         if draft.add(placement, 1, ", ".join(filter(None, (because, budget)))):
             return True
     return False
@@ -77,8 +79,11 @@ def _step_in(draft: PlanDraft, thresholds: Thresholds, silo: Silo, bounds: Bound
 
 def in_demand(draft: PlanDraft, silo: Silo) -> bool:
     """Whether the silo's model was asked for in its region in the last bin, or NIW requests wait for the model; of
-    each only what the silo takes.
+    each only what the silo takes. Or its first server is on its way: whoever it was ordered for still waits.
     """
+    states = [draft.state(p) for p in draft.silos[silo]]
+    if any(state.starting for state in states) and not any(state.ready for state in states):
+        return True
     demand, pool = draft.seen.demand, silo.pool
     asked = pool in demand.interactive and demand.latest(pool, demand.bin_s) > 0
     waits = draft.seen.niw_queued_tokens.get(pool.model, 0) > 0

@@ -39,8 +39,8 @@ class Setting:
 class Matched:
     """A policy at an attainment, or as near to it as it comes.
 
-    interpolated: along its frontier, between two settings. cheapest: all that it was tried with misses less, so this is
-    its cheapest setting. nearest: nothing that it was tried with attains it, so this is the setting that misses least.
+    interpolated: along its frontier, between two settings. cheapest: no setting that misses more costs less, so this is
+    its cheapest one. nearest: nothing that it was tried with attains it, so this is the setting that misses least.
     """
 
     how: Literal["interpolated", "cheapest", "nearest"]

@@ -124,7 +124,7 @@ def headline_lines(comparison: WorkloadComparison) -> tuple[tuple[bool | None, s
     """The claims on this workload, each with whether it holds (None: it cannot be told) and a sentence that says so."""
     claim = comparison.claim
     lines: list[tuple[bool | None, str]] = [(each.holds, _claim(each, comparison)) for each in comparison.savings]
-    if not comparison.savings and claim.policy != claim.against:
+    if not comparison.savings and claim.policy != claim.against and comparison.of(claim.policy) is not None:
         absent = [name for name in (claim.policy, claim.against) if comparison.of(name) is None]
         lines.append((None, f"{', '.join(absent) or claim.against} gave nothing to compare {claim.policy} with"))
     under = comparison.on_or_under_all
@@ -162,7 +162,7 @@ def _mark_notes(all_: Iterable[Matched]) -> tuple[str, ...]:
     if "nearest" in hows:
         notes.append("* attains it at no setting tried: shown is the one that misses least.")
     if "cheapest" in hows:
-        notes.append("† misses less at every setting tried: shown is its cheapest.")
+        notes.append("† no setting that misses more costs less: shown is the cheapest that attains it.")
     return tuple(notes)
 
 

@@ -82,6 +82,8 @@ def bound(
     """
     if json is not None and json.exists():
         raise BadInput(f"--json {json} exists already; name a file that does not")
+    if json is not None and not json.parent.is_dir():
+        raise BadInput(f"--json {json}: there is no folder {json.parent}")
     step_s, path = None if step is None else duration_s(step, "--step"), Path(what)
     if step_s == 0:
         raise BadInput(f"--step {step}: must be above 0")

@@ -93,6 +93,8 @@ def evaluate_(
         warmup=round(warmup_days * 86400 / step),
         quantile=quantile,
     )
+    if json_ is not None and not json_.parent.is_dir():
+        raise BadInput(f"--json {json_}: there is no folder {json_.parent}")
     told = FileReading(
         format_name=from_,
         seed=seed,

@@ -241,10 +241,12 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         finally:
             self._router.leave(member.placement, member.server)
             self._settle(member)
-            await member.stop_for_sure(self._drain_s)
-            self._members.remove(member)
-            member.free_gpus()
-            self._reconcile()
+            try:
+                await member.stop_for_sure(self._drain_s)
+            finally:
+                self._members.remove(member)
+                member.free_gpus()
+                self._reconcile()
 
     def _join(self, member: Member) -> None:
         self._router.join(member.placement, member.server, self._capacity_tokens(member.server))

@@ -80,7 +80,11 @@ class Member:
             return
         self.order = order
         self._ordered.set()
-        if order is Order.STOP and self._in_transit and self.task is not None:
+        if order is Order.SLEEP and self.server.state is ServerState.SLEEPING and self.holds_gpus:
+            # Told to wake and to sleep again before it had its turn: it never stirred.
+            self._lay_down()
+        # A server that dies while it starts is told so by its own task: that one ends by what it raises.
+        if order is Order.STOP and self._in_transit and self.task not in (None, asyncio.current_task()):
             self._broken_off = True
             self.task.cancel()
 
@@ -132,9 +136,12 @@ class Member:
                 await self.server.sleep(drain_s)
         except ServerError:
             return False
+        self._lay_down()
+        return True
+
+    def _lay_down(self) -> None:
         self.slots.lay_down(self.gpu_indices, self.server.spec.gpus)
         self.holds_gpus = False
-        return True
 
     async def stop_for_sure(self, drain_s: float) -> None:
         """Stop also when cancelled meanwhile: then without waiting for requests any longer."""

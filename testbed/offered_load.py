@@ -66,7 +66,7 @@ def _after(history: Trace, trace: Trace, scenario: Scenario) -> OfferedLoad:
     """The load of `trace`, before which `history` was seen."""
     keys = [(model, region) for model in scenario.models for region in scenario.regions]
     before = demand_series(history, scenario.demand_bin_s, 0.0, history.horizon_s, pools=keys)
-    # The mix comes from the past alone: what a controller could have known.
+    # The mix comes from the past where there is one: what a controller could have known.
     return OfferedLoad(
         trace=trace,
         interactive_before=before.interactive,

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ import yaml
 
 from controller.catalogue import make_policy
 from controller.parameters import LongTermParameters, StaticParameters
+from controller.policies.mpc_parameters import MpcParameters
 from controller.program.ilp import check_limits
 from controller.types import FleetLimits, Policy
 from results.bound import BoundRecord
@@ -123,13 +124,23 @@ def _check_plannable(scenario: Scenario, limits: FleetLimits, policies: dict[str
             for given in parameters.counts:
                 if given not in placements:
                     raise ScenarioError(f"policies.{name}.counts: no placement {given!r}{nearest(given, placements)}")
-        if isinstance(parameters, LongTermParameters):
-            steps = parameters.forecast.step_s / scenario.demand_bin_s
-            if steps < 1 or abs(steps - round(steps)) > 1e-6:
+        for key, step_s in _grids(parameters):
+            steps = step_s / scenario.demand_bin_s
+            if steps < 1 - 1e-6 or abs(steps - round(steps)) > 1e-6:
                 raise ScenarioError(
-                    f"policies.{name}.forecast.step_s {parameters.forecast.step_s:g} is no multiple of "
-                    f"demand_bin_s {scenario.demand_bin_s:g}; change one of them"
+                    f"policies.{name}.{key} {step_s:g} is no multiple of demand_bin_s {scenario.demand_bin_s:g}; "
+                    "change one of them"
                 )
+
+
+def _grids(parameters: object) -> Iterator[tuple[str, float]]:
+    """The steps in which a policy looks at demand, by the key that sets them."""
+    if isinstance(parameters, LongTermParameters):
+        yield "forecast.step_s", parameters.forecast.step_s
+        if parameters.forecast.peak_step_s is not None:
+            yield "forecast.peak_step_s", parameters.forecast.peak_step_s
+    if isinstance(parameters, MpcParameters):
+        yield "step_s", parameters.step_s
 
 
 def _server_source(scenario: Scenario, found: dict[tuple[str, str], ModelCapacity]) -> ServerSource:

@@ -1,7 +1,9 @@
 """Study files: policies with a knob each, compared over workloads; every point of it is a scenario that can be run."""
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -205,13 +207,24 @@ def load_study(name_or_path: str) -> tuple[Study, Path]:
         raise StudyError(f"{path.name}: {one_line(error, Study)}") from error
 
 
+def at_home(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Scenario keys whose trace is found from anywhere: a relative path counts from the file that gave it."""
+    workload = values.get("workload")
+    if not isinstance(workload, dict) or not isinstance(trace := workload.get("trace"), str):
+        return dict(values)
+    return {**values, "workload": {**workload, "trace": str((folder / trace).resolve())}}
+
+
 def study_of_scenario(name_or_path: str, knobs: tuple[str, ...] = ()) -> tuple[Study, Path]:
     """A study of a scenario's own workload and policies. `knobs`: POLICY.PARAMETER=V1,V2,... to sweep.
 
     Raises StudyError for a knob of a policy that the scenario lacks, ScenarioError as reading it does.
     """
     values, path = scenario_values(name_or_path)
-    policies = {name: {"parameters": given or {}} for name, given in (values.get("policies") or {}).items()}
+    given_policies = values.get("policies")
+    if not isinstance(given_policies, dict):
+        raise StudyError(f"{path.name}: policies holds {given_policies!r}, wanted a mapping of names to parameters")
+    policies = {name: {"parameters": given or {}} for name, given in given_policies.items()}
     for text in knobs:
         target, _, listed = text.partition("=")
         name, _, knob = target.partition(".")
@@ -219,7 +232,7 @@ def study_of_scenario(name_or_path: str, knobs: tuple[str, ...] = ()) -> tuple[S
             numbers = [float(value) for value in listed.split(",")]
         except ValueError:
             numbers = []
-        if not numbers or not knob or name not in policies:
+        if not numbers or not knob or name not in policies or not all(map(isfinite, numbers)):
             known = nearest(name, policies) if name not in policies else ""
             raise StudyError(f"--knob {text}: wanted POLICY.PARAMETER=V1,V2,... with numbers{known}")
         policies[name].update(knob=knob, values=numbers)
@@ -228,7 +241,7 @@ def study_of_scenario(name_or_path: str, knobs: tuple[str, ...] = ()) -> tuple[S
         study = Study(
             name=str(values.get("name", path.stem)),
             description=str(values.get("description", "")),
-            scenario=values,
+            scenario=at_home(values, path.parent),
             seeds=(seed,),
             workloads={path.stem: StudyWorkload()},
             policies={name: StudyPolicy.model_validate(given) for name, given in policies.items()},

@@ -30,7 +30,7 @@ def known_policies(study: Study, choice: SweepChoice, tell: Callable[[str], None
         if name not in study.policies:
             raise StudyError(f"--policy {name}: not in this study{nearest(name, study.policies)}")
     known = []
-    for name in choice.policies or study.policies:
+    for name in dict.fromkeys(choice.policies or study.policies):
         catalogue_name = study.policies[name].policy or name
         if catalogue_name in policy_names():
             known.append(name)
@@ -52,7 +52,8 @@ def present_workloads(
     for name in choice.workloads:
         if name not in study.workloads:
             raise StudyError(f"--workload {name}: not in this study{nearest(name, study.workloads)}")
-    wanted = choice.workloads or (study.quick.workloads if choice.quick else ()) or tuple(study.workloads)
+    listed = choice.workloads or (study.quick.workloads if choice.quick else ()) or tuple(study.workloads)
+    wanted = tuple(dict.fromkeys(listed))
     sources, absent = {}, {}
     for name in wanted:
         trace = study.workloads[name].trace
@@ -63,9 +64,9 @@ def present_workloads(
             else:
                 sources[name] = source
     if absent:
-        listed = ", ".join(f"{name} ({file})" for name, file in absent.items())
+        names = ", ".join(f"{name} ({file})" for name, file in absent.items())
         where = choice.traces_folder or "no folder: give --traces DIR or set TESTBED_TRACES"
-        tell(f"left out, their traces are not there: {listed}; looked in {where}")
+        tell(f"left out, their traces are not there: {names}; looked in {where}")
     present = tuple(name for name in wanted if name not in absent)
     if not present:
         raise StudyError("no workload of this study is there to run; see `--traces`")

@@ -15,7 +15,7 @@ from controller.catalogue import make_policy
 from results.study_record import StudyRun
 from testbed.scenario import Scenario, override, scenario_values
 from testbed.strict import one_line
-from testbed.study import Study, StudyError, StudyPolicy
+from testbed.study import Study, StudyError, StudyPolicy, at_home
 
 RUNS = "runs"
 FLUID = "fluid"
@@ -82,7 +82,8 @@ def base_values(study: Study, study_path: Path) -> dict[str, Any]:
         return dict(study.scenario)
     assert study.base is not None, "a study has a base or a scenario"
     beside = study_path.parent / study.base
-    return scenario_values(str(beside) if beside.is_file() else study.base)[0]
+    values, path = scenario_values(str(beside) if beside.is_file() else study.base)
+    return at_home(values, path.parent)
 
 
 def planned_run(

@@ -13,7 +13,7 @@ from results.atomic_file import replace_text
 from results.study_comparison import MINUTES, REQUESTS, Claim, WorkloadComparison, compared
 from results.study_record import StudyRun
 from testbed.scenario import Scenario
-from testbed.study import Study, StudyPolicy
+from testbed.study import Study, StudyError, StudyPolicy
 from testbed.study_choice import SweepChoice, known_policies, present_workloads
 from testbed.study_fluid_trace import fitted_rates
 from testbed.study_pool import Done, done_jobs
@@ -102,7 +102,10 @@ def sweep(study: Study, study_path: Path, choice: SweepChoice, view: SweepView) 
     workloads, sources = present_workloads(study, choice, tell)
     state = Sweep(study=study, folder=choice.folder, policies=chosen_policies, remarks=remarks)
     seeds = tuple(choice.seeds) or study.seeds
-    choice.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        choice.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"--out {choice.folder}: {error.strerror}; name a folder") from error
     changed = _write_study(study, choice.folder)
     base = base_values(study, study_path)
     traces = {}

@@ -32,9 +32,12 @@ def traces_folder(given: Path | None) -> Path | None:
 
 def found_trace(trace: PublicTrace, folder: Path | None) -> Path | None:
     """The file by one of its published names, in `folder` or below; None where it is not there."""
+    for given in trace.names:
+        if Path(given).is_absolute() and Path(given).is_file():
+            return Path(given)
     if folder is None:
         return None
-    for name in trace.names:
+    for name in (given for given in trace.names if not Path(given).is_absolute()):
         below = (folder / name) if (folder / name).exists() else next(iter(sorted(folder.rglob(name))), None)
         if below is not None:
             return below

@@ -78,6 +78,8 @@ def do_run(job: RunJob) -> StudyRun:
         commit="" if commit is None else commit.revision + ("+" if commit.dirty else ""),
     )
     run.write(partial)
+    if folder.exists():  # of another version, or cut off: what could not be read was run again
+        shutil.rmtree(folder)
     partial.rename(folder)
     return run
 

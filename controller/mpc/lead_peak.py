@@ -16,8 +16,8 @@ from controller.history import Series
 from controller.mpc.features import ANCHOR, LONGEST, level_rows, roughness_rows
 from controller.mpc.tail import scores_on_grid
 
-LEAST_STEPS = LONGEST + 60
-"""History that a fit needs: the longest window and an hour of outcomes."""
+_LEAST_OUTCOMES = 60
+"""History that a fit needs: outcomes enough, beyond the longest window of its columns."""
 _KEPT_FITS = 256
 _RIDGE = 1e-3
 _RIDGE_STEPS = 5.0
@@ -60,7 +60,7 @@ def fit_lead_peak(values: Series, *, window_steps: int, season_steps: int, fit_s
     last = len(values) - window_steps
     first = max(LONGEST, len(values) - fit_steps)
     recent = values[-fit_steps:]
-    if len(values) < LEAST_STEPS + window_steps or not recent.mean() > 0:
+    if min(len(values) - LONGEST, fit_steps) < _LEAST_OUTCOMES + window_steps or not recent.mean() > 0:
         return None
     floor = _FLOOR_SHARE * float(recent.mean())
     peaks = np.lib.stride_tricks.sliding_window_view(values[first:], window_steps).max(axis=1)

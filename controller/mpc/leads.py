@@ -1,4 +1,4 @@
-"""What the limits say of a model: its lead and theta, on the GPU type that is cheapest for its work."""
+"""What the limits say of a model: the longest lead of its GPU types, and theta on the one cheapest for its work."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,11 +7,10 @@ from controller.program.prices import price_per_token
 from controller.types import Capacity, FleetLimits, Placement
 
 
-def _cheapest(limits: FleetLimits, model: str) -> Capacity | None:
-    """Of the GPU type that is cheapest for the model's work; None where no region has one."""
+def _usable(limits: FleetLimits, model: str) -> list[Capacity]:
+    """Of the GPU types that the model can stand on, cheapest for its work first."""
     own = [p for p in limits.placements() if p.model == model and _works(limits, p)]
-    best = min(own, key=lambda p: price_per_token(limits, p), default=None)
-    return None if best is None else limits.capacity[best.model, best.gpu_type]
+    return [limits.capacity[p.model, p.gpu_type] for p in sorted(own, key=lambda p: price_per_token(limits, p))]
 
 
 def _works(limits: FleetLimits, p: Placement) -> bool:
@@ -20,21 +19,23 @@ def _works(limits: FleetLimits, p: Placement) -> bool:
 
 
 def start_lead_s(limits: FleetLimits, model: str) -> float | None:
-    """Seconds from command to READY; None where the model can stand nowhere."""
-    cheapest = _cheapest(limits, model)
-    return None if cheapest is None else cheapest.start_s
+    """Seconds from command to READY; None where the model can stand nowhere. The longest of its GPU types: the one that
+    starts sooner may be full.
+    """
+    return max((capacity.start_s for capacity in _usable(limits, model)), default=None)
 
 
 def wake_lead_s(limits: FleetLimits, model: str) -> float | None:
-    """Seconds from asleep to READY; None where its servers cannot sleep."""
-    cheapest = _cheapest(limits, model)
-    return None if cheapest is None else cheapest.wake_s
+    """Seconds from asleep to READY, the longest of its GPU types; None where on one of them it cannot sleep."""
+    wakes = [capacity.wake_s for capacity in _usable(limits, model)]
+    known = [wake_s for wake_s in wakes if wake_s is not None]
+    return max(known) if known and len(known) == len(wakes) else None
 
 
 def theta_of_cheapest(limits: FleetLimits, model: str) -> float:
     """Tokens/s that one server sustains, by profile; 0 where the model can stand nowhere."""
-    cheapest = _cheapest(limits, model)
-    return 0.0 if cheapest is None else cheapest.theta_tokens_per_s
+    usable = _usable(limits, model)
+    return usable[0].theta_tokens_per_s if usable else 0.0
 
 
 def with_ratios(limits: FleetLimits, ratios: Mapping[str, float]) -> FleetLimits:

@@ -14,7 +14,6 @@ from controller.mpc.tail import score_at, worthwhile
 
 _RECENT_STEPS = 15
 _PLAIN_SIZE = 0.1
-_REHEARSED_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +93,7 @@ def outlook(past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, b
 
 
 def first_headroom(past: ModelPast, peaks: LeadPeaks, lead_s: float, theta: float, budget: float) -> float | None:
-    """The headroom that the last day of history would have brought about; None without a fit to rehearse with."""
+    """The headroom that the last season of history would have brought about; None without a fit to rehearse with."""
     window = past.window_steps(lead_s)
     fit: LeadPeakFit | None = peaks.fit(past.values, past.last_step, window)
     if fit is None or theta <= 0:
@@ -103,4 +102,4 @@ def first_headroom(past: ModelPast, peaks: LeadPeaks, lead_s: float, theta: floa
     given = Rehearsal(
         values=past.values, theta_tokens_per_s=theta, lead_steps=lead, hold_steps=max(1, round(LEADS_HELD * lead))
     )
-    return rehearsed(fit, given, budget, round(_REHEARSED_S / past.step_s))
+    return rehearsed(fit, given, budget, peaks.season_steps)

@@ -1,10 +1,10 @@
 """Where servers go when models compete for GPUs, GPU types differ, or distance has a price: an integer program.
 
 Indices: i model, j region of origin, r region of the server, k GPU type. Integers x[i,r,k], servers after this
-decision; s >= x - n, servers to start; flows f[i,j], tokens/s of origin j served elsewhere; u[i], tokens/s without
-capacity; and v[i,r], servers missing to the minimum.
+decision; s + w >= x - n, servers to start and to wake, w <= asleep; flows f[i,j], tokens/s of origin j served
+elsewhere; u[i], tokens/s without capacity; and v[i,r], servers missing to the minimum.
 
-    minimise    sum hours alpha x + sum sigma s + sum hours lambda rtt[j] f + P sum u + Q sum v
+    minimise    sum hours alpha x + sum sigma s + sum omega w + sum hours lambda rtt[j] f + P sum u + Q sum v
     subject to  sum_rk theta[i,k] x[i,r,k] + u[i] >= sum_j need[i,j]
                 sum_k theta[i,k] x[i,j,k] + f[i,j] >= need[i,j],  f[i,j] <= need[i,j]
                 sum_ik gpus x[i,r,k] <= quota[r,k]
@@ -37,13 +37,15 @@ _NOISE = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacingProblem:
-    """`standing`: servers there now. `horizon_s`: how long the answer will stand about, which weighs holding against
-    starting. `distance_price`: a second of round trip for all that one server serves costs so many times the server.
+    """`standing`: servers there now; `asleep` ones beside them, which wake for less than a start. `horizon_s`: how long
+    the answer will stand about, which weighs holding against starting. `distance_price`: a second of round trip for
+    all that one server serves costs so many times the server.
     """
 
     limits: FleetLimits
     needs: Needs
     standing: Mapping[Placement, int]
+    asleep: Mapping[Placement, int]
     horizon_s: float
     distance_price: float
     time_limit_s: float
@@ -75,8 +77,10 @@ def place(problem: PlacingProblem) -> PlacingSolution:
         most = int(limits.quota_gpus[p.region, p.gpu_type] / c.gpus + _NOISE)
         x[p] = lp.add_variable(f"x{index}", 0, most, cat=pulp.LpInteger)
         started = lp.add_variable(f"s{index}", 0, None)
-        lp.addConstraint(started >= x[p] - problem.standing.get(p, 0))
-        cost += [hourly_price(limits, p) * hours * x[p], start_up_price(limits, p) * started]
+        woken = lp.add_variable(f"w{index}", 0, problem.asleep.get(p, 0) if c.can_sleep else 0)
+        lp.addConstraint(started + woken >= x[p] - problem.standing.get(p, 0))
+        waking = hourly_price(limits, p) * (c.wake_s or 0.0) / 3600.0
+        cost += [hourly_price(limits, p) * hours * x[p], start_up_price(limits, p) * started, waking * woken]
     for (region, gpu_type), quota in limits.quota_gpus.items():
         held = [c.gpus * x[p] for p, c in usable.items() if (p.region, p.gpu_type) == (region, gpu_type)]
         if held:

@@ -45,7 +45,8 @@ def service_of(seen: Observation, model: str, *, since_s: float, step_s: float) 
     return Service(
         steps=bins * demand.bin_s / step_s,
         missed_share=missed / ended if ended > 0 else None,
-        load=peak / ready if ready > 0 else float(peak > 0) * MOST_RATIO,
+        # Without a READY server whoever ended was turned away: more servers would have helped.
+        load=peak / ready if ready > 0 else float(peak > 0 or missed > 0) * MOST_RATIO,
     )
 
 

@@ -14,8 +14,11 @@ from controller.types import FleetLimits, Placement, Pool
 _NOISE = 1e-6
 
 
-def spread(limits: FleetLimits, needs: Needs, standing: Mapping[Placement, int]) -> dict[Placement, int] | None:
-    """Counts for every placement, changed from `standing` no more than the needs ask for.
+def spread(
+    limits: FleetLimits, needs: Needs, standing: Mapping[Placement, int], asleep: Mapping[Placement, int]
+) -> dict[Placement, int] | None:
+    """Counts for every placement, changed from `standing` no more than the needs ask for; where servers are `asleep`
+    they are woken before any is started.
 
     None where this rule does not decide: several GPU types, or models that compete for a quota. Servers are not moved
     for the sake of distance alone: a start takes minutes of a server, a round trip is a fraction of a second.
@@ -29,12 +32,16 @@ def spread(limits: FleetLimits, needs: Needs, standing: Mapping[Placement, int])
         if len({p.gpu_type for p in own}) > 1:
             return None
         if own:
-            counts.update(_of_model(limits, needs, own, standing))
+            counts.update(_of_model(limits, needs, own, standing, asleep))
     return counts if _fits(limits, counts) else None
 
 
 def _of_model(
-    limits: FleetLimits, needs: Needs, own: list[Placement], standing: Mapping[Placement, int]
+    limits: FleetLimits,
+    needs: Needs,
+    own: list[Placement],
+    standing: Mapping[Placement, int],
+    asleep: Mapping[Placement, int],
 ) -> dict[Placement, int]:
     theta = limits.capacity[own[0].model, own[0].gpu_type].theta_tokens_per_s
     counts = {p: max(standing.get(p, 0), limits.min_servers) for p in own}
@@ -45,8 +52,11 @@ def _of_model(
     def lacking(p: Placement) -> float:
         return needs.of_pool(Pool(p.model, p.region)) - counts[p] * theta
 
+    def sleeps(p: Placement) -> bool:
+        return counts[p] < standing.get(p, 0) + asleep.get(p, 0)
+
     while sum(counts.values()) < wanted:
-        counts[max(own, key=lacking)] += 1
+        counts[max(own, key=lambda p: (sleeps(p), lacking(p)))] += 1
     while sum(counts.values()) > wanted:
         counts[min((p for p in own if counts[p] > limits.min_servers), key=lacking)] -= 1
     return counts

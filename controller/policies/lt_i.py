@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from controller.draft import PlanDraft
 from controller.forecasts.forecast import Forecaster
-from controller.long_term import budget_for, next_decision_s
+from controller.long_term import budget_for, next_decision_s, one_where_asked
 from controller.parameters import LongTermParameters
 from controller.types import Observation, Role, ScalingPlan
 
@@ -25,7 +25,8 @@ class LongTermImmediate:
         budget = budget_for(seen, self.parameters, self._forecaster)
         draft = PlanDraft(seen)
         draft.restore_minimums()
-        draft.move_to(budget.memory.budget, lambda count: f"budget {count} {budget.source}")
+        wanted = one_where_asked(draft, budget.memory.budget)
+        draft.move_to(wanted, lambda count: f"budget {count} {budget.source}")
         return draft.plan(
             next_decision_s=next_decision_s(seen, self.parameters.interval_s, budget.memory.budget_until_s),
             memory=budget.memory,

@@ -32,7 +32,11 @@ from controller.types import (
     SolveReport,
 )
 
-_SHARES_S = 900.0
+_SHARES_STEPS = 15
+_UNDATED_SEASONS = 1 / 3
+"""NIW tokens without a known deadline count as due a third of a season from now."""
+_ASKED = 1e-3
+"""Of one server: the least need of a model that is asked for, so that it has a server at all."""
 
 
 class Foresight(Protocol):
@@ -120,7 +124,7 @@ class ModelPredictive:
             next_decision_s=next_multiple(seen.at_s, self.parameters.interval_s),
             memory=replace(
                 memory,
-                forecasts=MappingProxyType(_forecasts(seen, models)),
+                forecasts=MappingProxyType(_forecasts(seen, models, _SHARES_STEPS * self.parameters.step_s)),
                 numbers=MappingProxyType(self._numbers(seen, memory, models)),
             ),
             solve=solve,
@@ -151,8 +155,15 @@ class ModelPredictive:
             thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
             asleep = sleeping_tokens_per_s(seen, model, thetas)
             needed = max(wake.needed_tokens_per_s, needed - asleep)
-        spare = needed - past.recent_mean()
-        batch = batch_tokens_per_s(seen, model, spare_tokens_per_s=spare, margin_s=given.niw_margin_s)
+        if _asked(seen, model):
+            needed = max(needed, _ASKED * theta_of_cheapest(seen.limits, model))
+        batch = batch_tokens_per_s(
+            seen,
+            model,
+            spare_tokens_per_s=needed - past.recent_mean(),
+            margin_s=given.niw_margin_s,
+            undated_s=_UNDATED_SEASONS * given.season_s,
+        )
         return _ModelView(
             past=past,
             headroom=headroom if self.foresight is not None else unwound(headroom, (wake or start).headroom),
@@ -179,10 +190,11 @@ class ModelPredictive:
     ) -> tuple[SolveReport | None, Mapping[Placement, int]]:
         needs = Needs(
             tokens_per_s={m: models[m].wanted_tokens_per_s if m in models else 0.0 for m in limits.models},
-            shares=regional_shares(seen.demand, limits, _SHARES_S),
+            shares=regional_shares(seen.demand, limits, _SHARES_STEPS * self.parameters.step_s),
         )
         standing = {p: state.active for p, state in seen.placements.items()}
-        simple = spread(limits, needs, standing)
+        asleep = {p: state.sleeping for p, state in seen.placements.items()}
+        simple = spread(limits, needs, standing, asleep)
         if simple is not None:
             return None, simple
         solution = place(
@@ -190,6 +202,7 @@ class ModelPredictive:
                 limits=limits,
                 needs=needs,
                 standing=standing,
+                asleep=asleep,
                 horizon_s=self.parameters.horizon_s,
                 distance_price=self.parameters.distance_price,
                 time_limit_s=self.parameters.solver_time_limit_s,
@@ -214,9 +227,16 @@ class ModelPredictive:
 _IN_STEPS = ("season_s", "refit_s", "fit_window_s")
 
 
-def _forecasts(seen: Observation, models: Mapping[str, _ModelView]) -> dict[Pool, Forecast]:
+def _asked(seen: Observation, model: str) -> bool:
+    """Whether the model was asked for in the last bin, anywhere, or NIW requests wait for it."""
+    demand = seen.demand
+    lately = any(demand.latest(key, demand.bin_s) > 0 for key in demand.interactive if key[0] == model)
+    return lately or seen.niw_queued_tokens.get(model, 0) > 0
+
+
+def _forecasts(seen: Observation, models: Mapping[str, _ModelView], shares_s: float) -> dict[Pool, Forecast]:
     """What the plan was made for, by region of origin: one step, the window of the lead."""
-    shares = regional_shares(seen.demand, seen.limits, _SHARES_S)
+    shares = regional_shares(seen.demand, seen.limits, shares_s)
     answer = {}
     for pool, share in shares.items():
         if pool.model not in models or not len(models[pool.model].past.values):

@@ -1,5 +1,7 @@
 """What servers cost: one place for the rule that unknown prices count GPUs instead of dollars."""
 
+from math import inf
+
 from controller.types import FleetLimits, Placement
 
 
@@ -20,4 +22,5 @@ def start_up_price(limits: FleetLimits, placement: Placement) -> float:
 
 def price_per_token(limits: FleetLimits, placement: Placement) -> float:
     """One token/s of capacity for an hour: ranks GPU types for a model, cheapest first to add, last to remove."""
-    return hourly_price(limits, placement) / limits.capacity[placement.model, placement.gpu_type].theta_tokens_per_s
+    theta = limits.capacity[placement.model, placement.gpu_type].theta_tokens_per_s
+    return hourly_price(limits, placement) / theta if theta > 0 else inf

@@ -8,6 +8,8 @@ import pytest
 from controller.catalogue import make_policy
 from controller.fluid.load import FluidLoad
 from controller.fluid.study import run_fluid
+from controller.mpc.needs import Needs
+from controller.mpc.spread import spread
 from controller.policies.mpc_parameters import MpcParameters
 from controller.policies.oracle import TrueFuture, oracle
 from controller.types import Capacity, FleetLimits, Placement, PlacementState, Pool
@@ -322,3 +324,40 @@ def test_a_decision_can_be_read(make_history):
 def test_times_out_of_order_are_refused():
     with pytest.raises(ValueError, match="step_s <= refit_s <= fit_window_s"):
         make_policy("mpc", {"refit_s": 10.0})
+
+
+def test_a_model_that_is_asked_for_has_a_server_however_little_it_is_asked_for(make_history):
+    limits = fleet(min_servers=0)
+    series = np.zeros(2000)
+    series[::97] = 40.0
+    series[-1] = 40.0
+    _, plan = decided(make_history, limits, {POOL: series}, states=0)
+    assert plan.counts[PLACE] == 1
+    assert "tokens/s within" in plan.steps[0].reason
+
+
+def test_requests_turned_away_for_want_of_a_server_ask_for_more_headroom(make_history):
+    limits, series = fleet(min_servers=0), wavy(2000)
+    series[-1] = 0.0
+    missed = np.zeros(2000)
+    missed[-1] = 30.0
+    _, plan = decided(make_history, limits, {POOL: series[:-1]}, states=0, at_s=-60.0)
+    _, later = decided(
+        make_history, limits, {POOL: series}, states=0, previous=plan, ended={POOL: missed}, missed={POOL: missed}
+    )
+    assert later.memory.numbers["headroom llama"] > plan.memory.numbers["headroom llama"]
+
+
+def test_servers_that_sleep_elsewhere_wake_before_any_is_started():
+    limits = fleet(regions=("west", "east"), wake_s=20.0, min_servers=0)
+    west, east = PLACE, Placement("llama", "east", "h100")
+    needs = Needs(tokens_per_s={"llama": 3000.0}, shares={west.pool: 0.0, east.pool: 1.0})
+    assert spread(limits, needs, {east: 1}, {west: 1}) == {west: 1, east: 2}
+    assert spread(limits, needs, {east: 1}, {}) == {west: 0, east: 3}
+
+
+def test_a_window_too_short_for_the_lead_falls_back_by_name(make_history):
+    policy = make_policy("mpc", {"fit_window_s": 600, "refit_s": 600})
+    limits = fleet(start_s=900.0)
+    _, plan = decided(make_history, limits, {POOL: wavy(2000)}, policy=policy)
+    assert "too little demand" in plan.memory.forecasts[POOL].fell_back_because

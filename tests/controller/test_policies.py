@@ -378,3 +378,23 @@ def test_a_tenth_of_the_last_hour_s_niw_load_is_planned_for(make_limits, make_se
     busy = make_seen(limits, 3, at_s=7200.0, bins=120, level=2500.0, niw=20_000.0)
     assert policy("lt-i").decide(quiet).counts[WEST] == 3
     assert policy("lt-i").decide(busy).counts[WEST] == 5
+
+
+@pytest.mark.parametrize("name", ["lt-i", "lt-u", "lt-ua"])
+def test_no_budget_leaves_a_pool_that_is_asked_for_without_a_server(name, make_limits, make_seen):
+    limits = make_limits(min_servers=0)
+    memory = Memory(budget=dict.fromkeys(limits.placements(), 0), budget_until_s=7200.0)
+    previous = ScalingPlan(counts={}, next_decision_s=4000.0, memory=memory)
+    seen = make_seen(limits, 0, at_s=4020.0, previous=previous, bins=60, level=1000.0)
+    plan = policy(name).decide(seen)
+    assert set(plan.counts.values()) == {1}
+
+
+@pytest.mark.parametrize("name", ["reactive", "hpa", "chiron"])
+def test_the_first_server_of_a_pool_is_not_given_up_while_it_starts(name, make_limits, make_seen):
+    limits = dataclasses.replace(make_limits(min_servers=0), roles=make_policy(name, {}).roles)
+    states = {p: PlacementState(starting=1, ready_at_s=(9000.0,)) for p in limits.placements()}
+    seen = make_seen(limits, states, at_s=8000.0, bins=60, level=0.0)
+    plan = make_policy(name, {}).decide(seen)
+    for pool in {p.pool for p in limits.placements()}:
+        assert sum(count for p, count in plan.counts.items() if p.pool == pool and p.role.takes_interactive) >= 1

@@ -107,6 +107,7 @@ class ScriptedServer:
         await asyncio.sleep(self.start_s)
         if self.refuses_to_start:
             self._lifecycle.to(ServerState.FAILED, self.refuses_to_start)
+            await asyncio.sleep(0)  # as a real server, which ends its process before it says why
             raise ServerError(self.refuses_to_start)
         self._lifecycle.to(ServerState.READY)
 
