@@ -1,7 +1,7 @@
 """`testbed bound`: the least GPU-hours that any controller needs, with perfect foresight."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from controller.bound.whole_demand import whole_demand
 from controller.types import Capacity, FleetLimits
 from results.bound import BoundRecord, bound_record
 from results.bound_table import bound_table
-from results.manifest import MANIFEST_FILE
+from results.manifest import MANIFEST_FILE, ManifestError, RunManifest
 from testbed.bad_input import BadInput
 from testbed.capacities import capacities, fleet_limits, load_profiles
 from testbed.offered_load import offered_load
@@ -122,12 +122,32 @@ def _of_scenario(what: str, overrides: tuple[str, ...], asked: _Question) -> Bou
     limits = fleet_limits(scenario, capacities(scenario, load_profiles(scenario), load.mix))
     return gpu_hours_bound(
         scenario,
-        limits,
+        limits if trace is None else _as_planned(limits, Path(what)),
         load.trace if trace is None else trace,
         violated_share=asked.violated_share,
         epsilon=asked.epsilon,
         niw=asked.niw,
         step_s=asked.step_s,
+    )
+
+
+def _as_planned(limits: FleetLimits, run_folder: Path) -> FleetLimits:
+    """With the theta that the run began with: of a trace with history it was that history's, which no run keeps."""
+    try:
+        known = RunManifest.read(run_folder).bound
+    except ManifestError as error:
+        raise BadInput(str(error)) from error
+    planned = {
+        (model, gpu_type): terms.planned_theta_tokens_per_s
+        for model, part in (known.models if known is not None else {}).items()
+        for gpu_type, terms in part.servers.items()
+    }
+    return replace(
+        limits,
+        capacity={
+            key: replace(capacity, theta_tokens_per_s=planned.get(key) or capacity.theta_tokens_per_s)
+            for key, capacity in limits.capacity.items()
+        },
     )
 
 

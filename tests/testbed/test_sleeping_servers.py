@@ -259,6 +259,28 @@ def test_one_that_wakes_up_unwanted_sleeps_again_and_one_wanted_again_stays(
     in_virtual_time(run())
 
 
+def test_one_told_to_wake_and_to_sleep_in_the_same_moment_holds_no_gpu_and_wakes_later(
+    in_virtual_time: Any, small_fleet: Any
+) -> None:
+    async def run() -> None:
+        scene = small_fleet()
+        async with scene.fleet:
+            await scene.want(west=1)
+            await asyncio.sleep(20.0)
+            await scene.want(west=0, asleep=1)
+            await asyncio.sleep(5.0)
+            await scene.want(west=1)
+            await scene.want(west=0, asleep=1)
+            await asyncio.sleep(5.0)
+            assert scene.used_gpus() == 0
+            await scene.want(west=1)
+            await asyncio.sleep(5.0)
+            assert len(scene.router.seats(scene.place().pool)) == 1
+        assert len(scene.servers) == 1
+
+    in_virtual_time(run())
+
+
 @pytest.mark.parametrize("when", ["asleep", "waking"])
 def test_a_sleeper_that_dies_gives_everything_back_and_the_next_plan_starts_another(
     when: str, in_virtual_time: Any, small_fleet: Any
