@@ -15,7 +15,9 @@ from results.study_overview import overview_table
 from results.text_table import TextTable
 from testbed.bad_input import FAILED, INTERRUPTED, BadInput
 from testbed.interruptible import interruptible
-from testbed.study import Study, is_study, load_study, study_of_scenario
+from testbed.scenario import bundled_scenarios
+from testbed.strict import nearest
+from testbed.study import Study, bundled_studies, is_study, load_study, study_of_scenario
 from testbed.study_choice import SweepChoice
 from testbed.study_files import write_study_files
 from testbed.study_progress import show_sweep
@@ -61,6 +63,9 @@ def sweep_command(
         if knob:
             raise BadInput("--knob is for a scenario; in a study the policies have their knobs")
         loaded, path = load_study(study)
+    elif not Path(study).exists() and study not in bundled_scenarios():
+        known = (*bundled_studies(), *bundled_scenarios())
+        raise BadInput(f"no study or scenario {study!r}: neither a file nor a bundled name{nearest(study, known)}")
     else:
         loaded, path = study_of_scenario(study, tuple(knob or ()))
     if fluid:
