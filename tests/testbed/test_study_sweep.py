@@ -131,7 +131,7 @@ FAULTS = [
     (["sweep", "STUDY", "--policy", "hpaa"], "--policy hpaa: not in this study"),
     (["sweep", "STUDY", "--traces", "nowhere"], "traces nowhere: no such folder"),
     (["sweep", "STUDY", "--knob", "static.x=1"], "--knob is for a scenario"),
-    (["sweep", "papercontrol"], "no scenario 'papercontrol'"),
+    (["sweep", "papercontrol"], "no study or scenario 'papercontrol'"),
     (["run", "STUDY", "--mode", "vllm"], "--mode"),
 ]
 
