@@ -129,7 +129,7 @@ def sweep(study: Study, study_path: Path, choice: SweepChoice, view: SweepView) 
     state.planned = planned_runs(study, study_path, chosen)
     _take_finished(state, state.planned)
     if changed:
-        tell(f"{choice.folder} was begun with another study: {len(state.finished)} finished runs are still of this one")
+        tell(f"this folder was begun with another study: {len(state.finished)} finished runs are still of this one")
     jobs = 1 if _on_real_servers(state.planned) else choice.jobs
     try:
         _run(state, state.planned, jobs, view)

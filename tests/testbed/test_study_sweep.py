@@ -92,7 +92,7 @@ def test_a_changed_study_says_so_and_keeps_what_is_still_of_it(testbed: Command,
     more = {**POLICIES, "static": {"knob": "servers_per_pool", "values": [1, 2, 3]}}
     code, out, _ = testbed("sweep", str(study(policies=more)), "--out", "out", "--jobs", "1")
     assert code == 0
-    assert "out was begun with another study: 3 finished runs are still of this one" in out
+    assert "this folder was begun with another study: 3 finished runs are still of this one" in out
     assert len(run_folders()) == 4
 
 
