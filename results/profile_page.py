@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from profiler.profile import ServerProfile
 from profiler.profile_parts import StepSample
 from results.drawing import Drawing
+from results.pages import environment
 from results.profile_comparison import comparison_tables, profile_labels
 from results.profile_figures import comparison_drawings, profile_drawings
 from results.profile_tables import KIND_IN_WORDS, profile_tables, step_time_in_words
@@ -93,21 +93,17 @@ def _page(
     tables: Sequence[TextTable],
     drawings: Sequence[Drawing],
 ) -> str:
-    # A profile comes from a file, perhaps someone else's: everything that it says is text.
-    environment = Environment(
-        loader=PackageLoader("results"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("profile.html.j2").render(
-        title=title,
-        subtitle=subtitle,
-        banner=banner,
-        remark=remark,
-        cards=cards,
-        top=tables[:top],
-        tables=tables[top:],
-        charts=[(drawing, Markup(drawing.svg())) for drawing in drawings],
+    return (
+        environment()
+        .get_template("profile.html.j2")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            banner=banner,
+            remark=remark,
+            cards=cards,
+            top=tables[:top],
+            tables=tables[top:],
+            charts=[(drawing, Markup(drawing.svg())) for drawing in drawings],
+        )
     )

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from results.drawing import Drawing
 from results.frontier_figure import frontier_drawing
 from results.frontier_tables import headline_lines, matched_table, settings_table, standing_table
+from results.pages import environment
 from results.study_comparison import WorkloadComparison
 from results.study_overview import overview_table
 from results.text_table import TextTable
@@ -39,17 +39,11 @@ class _Section:
 
 def study_page(page: StudyPage, comparisons: Sequence[WorkloadComparison]) -> str:
     """HTML of a whole study."""
-    # Names come from a file, perhaps someone else's: everything that it says is text.
-    environment = Environment(
-        loader=PackageLoader("results"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = [_section(comparison) for comparison in comparisons]
-    return environment.get_template("study.html.j2").render(
-        page=page, overview=overview_table(comparisons), sections=sections
+    return (
+        environment()
+        .get_template("study.html.j2")
+        .render(page=page, overview=overview_table(comparisons), sections=sections)
     )
 
 

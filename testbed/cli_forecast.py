@@ -18,7 +18,7 @@ from controller.forecasts.forecast import Past
 from controller.forecasts.methods import METHODS, problem_with
 from controller.forecasts.parameters import BEST_METHOD, ForecastParameters
 from controller.forecasts.scores import Tally, total
-from testbed.bad_input import BadInput
+from testbed.bad_input import BadInput, require_folder_of
 from testbed.forecast_series import FileReading, TraceSeries, trace_series
 from testbed.strict import one_line
 from testbed.trace_changes import quantile_table
@@ -93,8 +93,7 @@ def evaluate_(
         warmup=round(warmup_days * 86400 / step),
         quantile=quantile,
     )
-    if json_ is not None and not json_.parent.is_dir():
-        raise BadInput(f"--json {json_}: there is no folder {json_.parent}")
+    require_folder_of(json_, "--json")
     told = FileReading(
         format_name=from_,
         seed=seed,

@@ -16,7 +16,7 @@ from profiler.plan import LengthMix, MeasurementPlan
 from profiler.profile import ServerProfile
 from profiler.profile_parts import EngineArgs, LatencySlo, ProfiledGpu
 from testbed import cli_profile_show, cli_profile_validate
-from testbed.bad_input import BadInput
+from testbed.bad_input import BadInput, require_folder_of
 from testbed.cli_profile_validate import BaseUrl, Budget, Gpus
 from testbed.layer_profiling import profile_by_layers
 from testbed.model_argument import Weights, resolve_model
@@ -210,8 +210,7 @@ def _free(out: Path) -> Path:
         raise BadInput(f"--out {out}: a profile is a JSON file; name it {out.with_suffix('.json')}")
     if out.exists():
         raise BadInput(f"--out {out} exists already; name a file that does not")
-    if not out.parent.is_dir():
-        raise BadInput(f"--out {out}: there is no folder {out.parent}; make it first")
+    require_folder_of(out, "--out")
     return out
 
 

@@ -47,11 +47,9 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         meter: DemandMeter,
         capacity_tokens: Callable[[Server], float],
         drain_s: float,
-        limits_now: Callable[[], FleetLimits] | None = None,
     ) -> None:
         self._clock = clock
         self._limits = limits
-        self._limits_now = limits_now
         self._placements = limits.placements()
         self._slots = slots
         self._make_server = make_server
@@ -118,7 +116,7 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         }
         return Observation(
             at_s=now_s,
-            limits=self._limits if self._limits_now is None else self._limits_now(),
+            limits=self._limits,
             placements={
                 placement: placement_state(
                     members, [seats[id(m.server)] for m in members if id(m.server) in seats], now_s

@@ -53,14 +53,8 @@ def do_fluid(planned: PlannedRun, study_folder: Path, missed: float) -> StudyRun
     )
     found = run_fluid(policy, setting.load, setting.limits, start_state(scenario), drain_s=setting.drain_s)
     prices = {capacity.usd_per_gpu_h for capacity in setting.limits.capacity.values()}
-    commit = checkout_commit()
     run = StudyRun(
-        workload=planned.workload,
-        policy=planned.policy,
-        knob=planned.knob,
-        value=planned.value,
-        seed=planned.seed,
-        fidelity=planned.fidelity,
+        **planned.identity(checkout_commit()),
         requests=0,
         missed=found.violated_share,
         gpu_hours=found.gpu_h,
@@ -72,8 +66,6 @@ def do_fluid(planned: PlannedRun, study_folder: Path, missed: float) -> StudyRun
         slo_met={},
         ttft_p95_s={},
         bound=_bound(scenario, setting, planned, missed),
-        sha256=planned.sha256,
-        commit="" if commit is None else commit.revision + ("+" if commit.dirty else ""),
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scenario.yaml").write_text(planned.text, encoding="utf-8")

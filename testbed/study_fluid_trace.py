@@ -1,6 +1,5 @@
 """A public trace at its full rate as tokens/s, for fluid studies: millions of requests become a few thousand bins."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,12 +10,11 @@ import numpy as np
 from controller.history import Series
 from controller.types import Pool
 from testbed.offered_load import LengthMix, length_mixes
-from testbed.study import PublicTrace, StudyError, StudyWorkload
-from testbed.study_trace import ANY, TRACES, stream_shares, whole_trace
+from testbed.study import PublicTrace, StudyWorkload
+from testbed.study_trace import ANY, made_once, stream_shares, whole_trace
 from workloads.demand import demand_series
 from workloads.relabel import ANY_OTHER, relabel
 from workloads.request import Tier
-from workloads.trace_checks import TraceError
 from workloads.transforms import clip_lengths
 
 SUFFIX = ".npz"
@@ -40,7 +38,6 @@ class RateTrace:
                 for model, mix in self.mix.items()
             },
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             path,
             about=np.array(json.dumps(about)),
@@ -67,20 +64,18 @@ class RateTrace:
 
 
 def fitted_rates(name: str, workload: StudyWorkload, source: Path, seed: int, bin_s: float, study_folder: Path) -> str:
-    """Make the rates of a workload unless they are there; returns their path within the study's folder.
-
-    Raises StudyError for a file that cannot be read or cut so.
-    """
+    """The rates of a workload, as `study_trace.made_once`."""
     trace = workload.trace
     assert trace is not None, "a workload of a public trace"
-    recipe = f"{trace.model_dump_json()} {seed} {bin_s} {source.name} {source.stat().st_size}"
-    path = f"{TRACES}/{name}-rates-s{seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}{SUFFIX}"
-    if not (study_folder / path).exists():
-        try:
-            _rates(trace, source, seed, bin_s).write(study_folder / path)
-        except (TraceError, ValueError, OSError) as error:
-            raise StudyError(f"workload {name}, trace {source.name}: {error}") from error
-    return path
+    return made_once(
+        name,
+        source,
+        study_folder,
+        stem=f"{name}-rates-s{seed}",
+        recipe=f"{trace.model_dump_json()} {seed} {bin_s}",
+        suffix=SUFFIX,
+        make=lambda path: _rates(trace, source, seed, bin_s).write(path),
+    )
 
 
 def _rates(trace: PublicTrace, source: Path, seed: int, bin_s: float) -> RateTrace:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,24 +45,38 @@ def found_trace(trace: PublicTrace, folder: Path | None) -> Path | None:
     return None
 
 
-def fitted_trace(name: str, workload: StudyWorkload, source: Path, seed: int, study_folder: Path) -> str:
-    """Make the trace of a workload unless it is there; returns its path within the study's folder.
+def made_once(
+    name: str, source: Path, study_folder: Path, *, stem: str, recipe: str, suffix: str, make: Callable[[Path], None]
+) -> str:
+    """Make a file of workload `name` from `source` unless it is there; returns its path within the study's folder.
 
-    The file's name holds the hash of what it is made by, so that a changed recipe is another file.
-    Raises StudyError for a file that cannot be read or cut so.
+    The file's name holds the hash of what it is made by (`recipe` and the source), so that a changed recipe is another
+    file. Raises StudyError for a source that cannot be read or cut so.
     """
-    trace = workload.trace
-    assert trace is not None, "a workload of a public trace"
-    recipe = f"{trace.model_dump_json()} {workload.history_h} {seed} {source.name} {source.stat().st_size}"
-    path = f"{TRACES}/{name}-s{seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}.parquet"
+    whole = f"{recipe} {source.name} {source.stat().st_size}"
+    path = f"{TRACES}/{stem}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}{suffix}"
     if not (study_folder / path).exists():
+        (study_folder / TRACES).mkdir(parents=True, exist_ok=True)
         try:
-            made = _fitted(trace, workload.history_h * 3600.0, source, seed)
+            make(study_folder / path)
         except (TraceError, ValueError, OSError) as error:
             raise StudyError(f"workload {name}, trace {source.name}: {error}") from error
-        (study_folder / TRACES).mkdir(parents=True, exist_ok=True)
-        made.write(study_folder / path)
     return path
+
+
+def fitted_trace(name: str, workload: StudyWorkload, source: Path, seed: int, study_folder: Path) -> str:
+    """The trace of a workload, as `made_once`."""
+    trace = workload.trace
+    assert trace is not None, "a workload of a public trace"
+    return made_once(
+        name,
+        source,
+        study_folder,
+        stem=f"{name}-s{seed}",
+        recipe=f"{trace.model_dump_json()} {workload.history_h} {seed}",
+        suffix=".parquet",
+        make=lambda path: _fitted(trace, workload.history_h * 3600.0, source, seed).write(path),
+    )
 
 
 def _fitted(trace: PublicTrace, history_s: float, source: Path, seed: int) -> Trace:

@@ -55,14 +55,8 @@ def do_run(job: RunJob) -> StudyRun:
     summary = outcome.summary.policies[planned.catalogue_name]
     tiers = load.trace.labels("tier")
     counts = np.bincount(tiers.codes, minlength=len(tiers.names))
-    commit = RunFolder.open(partial).manifest.commit
     run = StudyRun(
-        workload=planned.workload,
-        policy=planned.policy,
-        knob=planned.knob,
-        value=planned.value,
-        seed=planned.seed,
-        fidelity=planned.fidelity,
+        **planned.identity(RunFolder.open(partial).manifest.commit),
         requests=summary.requests.total,
         missed=missed_share(summary, dict(zip(tiers.names, counts.tolist(), strict=True))),
         gpu_hours=summary.gpu_hours,
@@ -74,8 +68,6 @@ def do_run(job: RunJob) -> StudyRun:
         slo_met={tier: met for tier, met in summary.slo_attainment.by_tier.items() if met is not None},
         ttft_p95_s={tier: p.p95 for tier, p in summary.ttft_s.by_tier.items() if p.p95 is not None},
         bound=RunBound(missed=job.missed, lower_gpu_hours=bound.lower_gpu_hours, plan_gpu_hours=bound.plan_gpu_hours),
-        sha256=planned.sha256,
-        commit="" if commit is None else commit.revision + ("+" if commit.dirty else ""),
     )
     run.write(partial)
     if folder.exists():  # of another version, or cut off: what could not be read was run again

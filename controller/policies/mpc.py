@@ -112,9 +112,10 @@ class ModelPredictive:
         }
         limits = with_ratios(seen.limits, {m: view.ratio for m, view in models.items()})
         thetas = {p: limits.capacity[p.model, p.gpu_type].theta_tokens_per_s for p in draft.counts}
+        shares = regional_shares(seen.demand, seen.limits, _SHARES_STEPS * self.parameters.step_s)
         solve = None
         if any(len(view.past.values) for view in models.values()):
-            solve, counts = self._counts(seen, limits, models)
+            solve, counts = self._counts(seen, limits, models, shares)
             wanted = {m: view.wanted_tokens_per_s for m, view in models.items()}
             words = {m: models[m].words() if m in models else "no GPU can serve it" for m in limits.models}
             move(draft, counts, thetas, wanted, words)
@@ -124,7 +125,7 @@ class ModelPredictive:
             next_decision_s=next_multiple(seen.at_s, self.parameters.interval_s),
             memory=replace(
                 memory,
-                forecasts=MappingProxyType(_forecasts(seen, models, _SHARES_STEPS * self.parameters.step_s)),
+                forecasts=MappingProxyType(_forecasts(seen, models, shares)),
                 numbers=MappingProxyType(self._numbers(seen, memory, models)),
             ),
             solve=solve,
@@ -186,11 +187,15 @@ class ModelPredictive:
         return outlook(past, self._peaks, lead_s, headroom, self.parameters.budget)
 
     def _counts(
-        self, seen: Observation, limits: FleetLimits, models: Mapping[str, _ModelView]
+        self,
+        seen: Observation,
+        limits: FleetLimits,
+        models: Mapping[str, _ModelView],
+        shares: Mapping[Pool, float],
     ) -> tuple[SolveReport | None, Mapping[Placement, int]]:
         needs = Needs(
             tokens_per_s={m: models[m].wanted_tokens_per_s if m in models else 0.0 for m in limits.models},
-            shares=regional_shares(seen.demand, limits, _SHARES_STEPS * self.parameters.step_s),
+            shares=shares,
         )
         standing = {p: state.active for p, state in seen.placements.items()}
         asleep = {p: state.sleeping for p, state in seen.placements.items()}
@@ -234,9 +239,10 @@ def _asked(seen: Observation, model: str) -> bool:
     return lately or seen.niw_queued_tokens.get(model, 0) > 0
 
 
-def _forecasts(seen: Observation, models: Mapping[str, _ModelView], shares_s: float) -> dict[Pool, Forecast]:
+def _forecasts(
+    seen: Observation, models: Mapping[str, _ModelView], shares: Mapping[Pool, float]
+) -> dict[Pool, Forecast]:
     """What the plan was made for, by region of origin: one step, the window of the lead."""
-    shares = regional_shares(seen.demand, seen.limits, shares_s)
     answer = {}
     for pool, share in shares.items():
         if pool.model not in models or not len(models[pool.model].past.values):
