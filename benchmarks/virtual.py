@@ -1,11 +1,13 @@
 """How fast a run is in virtual time, in how much memory, and where the time goes.
 
     python -m benchmarks.virtual [--large] [--policy lt-ua]
+    python -m benchmarks.virtual --scenario paper-week --policy lt-ua
 
-The quickstart scenario, of as many hours as give the number of requests, one process per size. CPU seconds and memory
-are those of the run alone, without imports and the making of the trace. Where the time goes is sampled: each sample
-counts for the part that the innermost of our own files belongs to. Wanted: 20,000 requests per CPU second, and memory
-that does not grow with their number but by what the trace itself takes.
+The quickstart scenario, of as many hours as give the number of requests, one process per size; or a scenario as it is.
+CPU seconds and the memory by which the process grows are those of the run alone, without imports and the making of the
+trace; the peak is that of the whole process. Where the time goes is sampled: each sample counts for the part that the
+innermost of our own files belongs to. Wanted: 20,000 requests per CPU second, and memory that does not grow with their
+number but by what the trace itself takes.
 """
 
 import argparse
@@ -20,11 +22,12 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from results.recorder import RunRecorder
 from testbed.policy_run import PolicyRun, Progress
 from testbed.run import Experiment, prepare
-from testbed.scenario import load_scenario
+from testbed.scenario_file import load_scenario
 from testbed.steady_interpreter import steady_interpreter
 from testbed.virtual_time import VirtualTimeLoop
 
@@ -35,13 +38,16 @@ SAMPLE_EVERY_S = 0.005
 
 PARTS = {
     "servers": ("testbed/emulated_", "testbed/engine_parts", "profiler/step_time"),
-    "router": ("testbed/router", "testbed/pool_seats", "testbed/niw_queue", "controller/rules/"),
+    "router": (
+        *("testbed/router", "testbed/region_choice", "testbed/pool_seats", "testbed/flight", "testbed/niw_queue"),
+        "controller/rules/",
+    ),
     "replay": ("workloads/",),
-    "meter": ("testbed/demand_meter", "workloads/slo"),
+    "meter": ("testbed/demand_meter", "testbed/length_meter", "workloads/slo"),
     "records": ("results/",),
-    "loop": ("testbed/virtual_time",),
-    "fleet": ("testbed/fleet", "testbed/observed", "testbed/member"),
-    "controller": ("controller/",),
+    "loop": ("testbed/virtual_time", "workloads/clock"),
+    "fleet": ("testbed/fleet", "testbed/observed", "testbed/member", "testbed/gpu_slots"),
+    "controller": ("controller/", "testbed/capacit", "profiler/"),
 }
 
 
@@ -56,34 +62,40 @@ def part_of(frame: FrameType | None) -> str:
     return "other"
 
 
-def measured(requests: int, policy: str) -> dict[str, object]:
-    """One run in this process."""
+def of_size(requests: int) -> tuple[str, ...]:
+    """What makes the quickstart scenario as long as that."""
     hours = requests / REQUESTS_PER_S / 3600.0
-    overrides = (
+    return (
         "workload.history_h=0",
         f"workload.synthetic.horizon_h={hours:.6f}",
         f"workload.synthetic.mean_requests_per_s={REQUESTS_PER_S}",
     )
-    experiment = prepare(*load_scenario("quickstart", overrides), [policy])
+
+
+def measured(scenario: str, overrides: tuple[str, ...], policy: str) -> dict[str, Any]:
+    """One run in this process. Raises RuntimeError when not every request has ended once."""
+    experiment = prepare(*load_scenario(scenario, overrides), [policy])
     samples: Counter[str] = Counter()
     signal.signal(signal.SIGPROF, lambda _, frame: samples.update((part_of(frame),)))
     before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with tempfile.TemporaryDirectory(prefix="virtual-") as folder:
         signal.setitimer(signal.ITIMER_PROF, SAMPLE_EVERY_S, SAMPLE_EVERY_S)
         cpu_s = time.process_time()
-        run(experiment, policy, Path(folder) / "run")
+        progress = run(experiment, policy, Path(folder) / "run")
         cpu_s = time.process_time() - cpu_s
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-    offered = len(experiment.setting.load.trace)
+    if not progress.offered == progress.arrived == progress.ended:
+        raise RuntimeError(f"{progress.offered} offered, {progress.arrived} arrived, {progress.ended} ended")
     return {
-        "requests": offered,
+        "requests": progress.offered,
         "cpu_s": cpu_s,
         "grown_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mib,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "shares": {part: count / max(1, samples.total()) for part, count in samples.most_common()},
     }
 
 
-def run(experiment: Experiment, policy: str, folder: Path) -> None:
+def run(experiment: Experiment, policy: str, folder: Path) -> Progress:
     trace = experiment.setting.load.trace
     progress = Progress(policy=policy, horizon_s=trace.horizon_s, offered=len(trace))
 
@@ -96,25 +108,33 @@ def run(experiment: Experiment, policy: str, folder: Path) -> None:
         asyncio.Runner(loop_factory=VirtualTimeLoop) as runner,
     ):
         runner.run(whole(recorder))
+    return progress
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--policy", default="reactive", help="of the quickstart scenario: reactive, lt-ua")
     parser.add_argument("--large", action="store_true", help=f"{LARGE:,} requests too")
+    parser.add_argument("--scenario", help="a bundled scenario or a file, as it is")
     parser.add_argument("--requests", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.requests:
-        print(json.dumps(measured(given.requests, given.policy)))
+        print(json.dumps(measured("quickstart", of_size(given.requests), given.policy)))
         return
-    print(f"{'requests':>10} {'CPU s':>7} {'us each':>8} {'per CPU s':>10} {'MiB':>6}  where")
+    print(f"{'requests':>10} {'CPU s':>7} {'us each':>8} {'per CPU s':>10} {'grown MiB':>9} {'peak MiB':>8}  where")
+    if given.scenario:
+        show(measured(given.scenario, (), given.policy))
+        return
     for size in (*SIZES, LARGE) if given.large else SIZES:
         command = [sys.executable, "-m", "benchmarks.virtual", "--requests", str(size), "--policy", given.policy]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        count, cpu_s = found["requests"], found["cpu_s"]
-        where = ", ".join(f"{part} {share:.0%}" for part, share in found["shares"].items() if share >= 0.01)
-        line = f"{count:>10,} {cpu_s:>7.1f} {1e6 * cpu_s / count:>8.1f} {count / cpu_s:>10,.0f}"
-        print(f"{line} {found['grown_mib']:>6,.0f}  {where}", flush=True)
+        show(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+
+
+def show(found: dict[str, Any]) -> None:
+    count, cpu_s = found["requests"], found["cpu_s"]
+    where = ", ".join(f"{part} {share:.0%}" for part, share in found["shares"].items() if share >= 0.01)
+    line = f"{count:>10,} {cpu_s:>7.1f} {1e6 * cpu_s / count:>8.1f} {count / cpu_s:>10,.0f}"
+    print(f"{line} {found['grown_mib']:>9,.0f} {found['peak_mib']:>8,.0f}  {where}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ they changed. Floats keep every bit, so that a policy fed with a decoded observa
           value]], unchanged}: a name in `unchanged` stands as in the record before and its list is empty
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
@@ -43,6 +43,7 @@ Record = dict[str, Any]
 
 _REMEMBERED = ("budget", "forecasts", "last_change_s", "numbers")
 _SERIES = ("interactive", "niw", "ended", "missed")
+_NO_LIMITS = "the first decision record has no limits; decode a run's decisions from its first record on"
 
 
 def encode(seen: Observation, plan: ScalingPlan, before: Observation | None) -> Record:
@@ -90,7 +91,7 @@ def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan
         return []
     observed = [record["seen"] for record in given]
     if "limits" not in observed[0]:
-        raise ValueError("the first decision record has no limits; decode a run's decisions from its first record on")
+        raise ValueError(_NO_LIMITS)
     joined = {kind: _joined(observed, kind) for kind in _SERIES}
     previous = _plan_from_json(observed[0]["previous"], None) if "previous" in observed[0] else None
     limits = _limits_from_json(observed[0]["limits"])
@@ -122,6 +123,41 @@ def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan
         decisions.append((seen, plan))
         previous = plan
     return decisions
+
+
+def decode_plans(records: Iterable[Record]) -> Iterator[tuple[float, FleetLimits, ScalingPlan]]:
+    """Of each decision of one run, from its first record on: its time, the limits then, and the plan.
+
+    As `decode_all` without what was observed, one record at a time: of a long run that is little of what it recorded.
+    Raises ValueError when the first record has no limits, or bins between two records are missing.
+    """
+    limits: FleetLimits | None = None
+    memory: Memory | None = None
+    demand_before: Record = {}
+    for index, record in enumerate(records):
+        seen = record["seen"]
+        if "limits" in seen:
+            limits = _limits_from_json(seen["limits"])
+        if limits is None:
+            raise ValueError(_NO_LIMITS)
+        if index == 0 and "previous" in seen:
+            memory = _plan_from_json(seen["previous"], None).memory
+        for kind in _SERIES if index else ():
+            for *_, values in seen["demand"][kind][:1]:
+                _require_next(index, len(values), seen["demand"], demand_before)
+        demand_before = seen["demand"]
+        plan = _plan_from_json(record["plan"], memory)
+        memory = plan.memory
+        yield seen["at_s"], limits, plan
+
+
+def _require_next(index: int, new: int, demand: Record, before: Record) -> None:
+    expected = round((demand["until_s"] - before["until_s"]) / demand["bin_s"])
+    if new != expected:
+        raise ValueError(
+            f"decision record {index + 1} holds {new} new bins of demand, {expected} passed since the one "
+            "before; give every record of the run, in order"
+        )
 
 
 def decision_to_json(seen: Observation, plan: ScalingPlan) -> Record:
@@ -161,12 +197,7 @@ def _joined(observed: list[Record], kind: str) -> tuple[dict[Key, Series], list[
             parts.setdefault((model, region), []).append(np.array(values, dtype=np.float64))
             new = len(values)
         if index > 0 and demand[kind]:
-            expected = round((demand["until_s"] - observed[index - 1]["demand"]["until_s"]) / demand["bin_s"])
-            if new != expected:
-                raise ValueError(
-                    f"decision record {index + 1} holds {new} new bins of demand, {expected} passed since the one "
-                    "before; give every record of the run, in order"
-                )
+            _require_next(index, new, demand, observed[index - 1]["demand"])
         ends.append(new + (ends[-1] if ends else 0))
     return {key: np.concatenate(values) for key, values in parts.items()}, ends
 

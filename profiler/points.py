@@ -53,6 +53,10 @@ class PrefillPoint:
     def fits(self, limits: ServerLimits) -> bool:
         return 1 <= self.prompt_tokens <= limits.longest_prompt
 
+    def longest_alike(self, limits: ServerLimits) -> int:
+        """A prompt so long takes as many iterations, and fits; in several, all are to stay alike."""
+        return min(limits.max_num_batched_tokens, limits.longest_prompt)
+
     def steps(self, limits: ServerLimits) -> int:
         """Iterations: a prompt longer than the budget takes several."""
         return -(-self.prompt_tokens // limits.max_num_batched_tokens)
@@ -107,6 +111,10 @@ class MixedPoint:
     def _chunk_tokens(self, limits: ServerLimits) -> int:
         """What is left of the budget: each decoding sequence keeps a token of it."""
         return max(1, limits.max_num_batched_tokens - self.decode_seqs)
+
+    def longest_alike(self, limits: ServerLimits) -> int:
+        """As `PrefillPoint.longest_alike`."""
+        return min(self._chunk_tokens(limits), limits.longest_prompt)
 
     def steps(self, limits: ServerLimits) -> int:
         """Iterations that the prompt takes."""

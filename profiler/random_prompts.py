@@ -7,6 +7,9 @@ import numpy as np
 # Ids that every vocabulary has, past the special ones at its beginning.
 FIRST_TOKEN_ID, LAST_TOKEN_ID = 10, 1000
 
+# How much longer than asked for a prompt may be: an eighth, and no more than so many tokens.
+_EIGHTH, _MOST_MORE = 8, 32
+
 
 class RandomPrompts:
     """`fresh` ones are never alike, so that no prefix cache answers them; `nonce` tells one use of a seed from another.
@@ -24,6 +27,15 @@ class RandomPrompts:
     def fresh(self, tokens: int) -> list[int]:
         """`tokens` ids, unlike any drawn before."""
         return _draw(self._rng, tokens)
+
+    def about(self, tokens: int, most: int) -> int:
+        """A number of tokens for a prompt: `tokens` or a little more, `most` at most, drawn anew at every call.
+
+        A server may prepare something for every length that it meets (kernels for the shape of a matrix, of which it
+        keeps some). A workload of many lengths pays for that; repeats of one length would not show it.
+        """
+        drawn = tokens + int(self._rng.integers(min(tokens // _EIGHTH, _MOST_MORE) + 1))
+        return max(tokens, min(drawn, most))
 
     def repeated(self, tokens: int, key: str) -> list[int]:
         """`tokens` ids that depend on the seed and `key` alone."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,15 +47,16 @@ def whole(stream: TokenStream, asked_tokens: int) -> Array:
 async def _prefill(
     target: Target, prompts: RandomPrompts, point: PrefillPoint, limits: ServerLimits, repeat: int
 ) -> StepSample:
-    stream = await target.complete(prompts.fresh(point.prompt_tokens), 1, request_id=prompts.request_id())
+    prompt_tokens = prompts.about(point.prompt_tokens, point.longest_alike(limits))
+    stream = await target.complete(prompts.fresh(prompt_tokens), 1, request_id=prompts.request_id())
     steps = point.steps(limits)
     return StepSample(
         kind="prefill",
         point=str(point),
         repeat=repeat,
         # The iterations of one prompt differ; a model that is affine in what they share out sees their mean.
-        prefill_tokens=point.prompt_tokens / steps,
-        prefill_pairs=prefill_pairs(point.prompt_tokens) / steps,
+        prefill_tokens=prompt_tokens / steps,
+        prefill_pairs=prefill_pairs(prompt_tokens) / steps,
         decode_seqs=0,
         kv_tokens=0,
         steps=steps,
@@ -144,12 +146,14 @@ async def _mixed(
         tasks = _decoding(group, target, prompts, point, output_tokens)
         # Served in turn: when this one has its token, those sent before it decode.
         await target.complete(prompts.fresh(_PROBE_TOKENS), 1, request_id=prompts.request_id())
+        lengths = [prompts.about(point.prompt_tokens, point.longest_alike(limits)) for _ in range(MIXED_PROMPTS)]
         passing = [
-            await target.complete(prompts.fresh(point.prompt_tokens), 1, request_id=prompts.request_id())
-            for _ in range(MIXED_PROMPTS)
+            await target.complete(prompts.fresh(length), 1, request_id=prompts.request_id()) for length in lengths
         ]
     rows = [whole(task.result(), output_tokens) for task in tasks]
-    return mixed_sample(rows, [(stream.sent_s, whole(stream, 1)[0]) for stream in passing], point, limits, repeat)
+    passing_s = [(stream.sent_s, whole(stream, 1)[0]) for stream in passing]
+    passed = replace(point, prompt_tokens=sorted(lengths)[len(lengths) // 2])
+    return mixed_sample(rows, passing_s, passed, limits, repeat).model_copy(update={"point": str(point)})
 
 
 def mixed_sample(

@@ -1,21 +1,31 @@
-"""The comparison of a run's policies as rows of text, for the terminal and the report alike."""
+"""Policies side by side as rows of text, for the terminal and for a page alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from results.quantities import hours, percent, seconds, signed_percent, signed_points, usd
-from results.summary import PolicySummary, RunSummary
-from workloads.request import Tier
+import numpy as np
+
+from results.bootstrap import Floats, change_interval
+from results.comparison_quantities import PolicyResult, Quantity, quantities
+from results.quantities import signed_percent, signed_points
+from results.summary import RunSummary
+
+NONE = "–"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One value of one policy. `change` is against the first policy, "" where there is nothing to compare (also when
-    either has not finished: less time costs less);
-    `better` says whether that change is for the better, None where it is neither."""
+    """One value of one policy: the mean over its seeds, None and "–" where there is none.
+
+    `change` is against the first policy, "" where there is nothing to compare (also when either has not finished: less
+    time costs less); `interval` its 95 % confidence interval over seeds, "" of a single seed. `better` says whether the
+    change is for the better, None where it is neither, or where the interval holds both.
+    """
 
     text: str
+    value: float | None = None
     change: str = ""
+    interval: str = ""
     better: bool | None = None
 
 
@@ -29,82 +39,95 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Quantities as rows, policies as columns; the first policy is the base of every change."""
+    """Quantities as rows, policies as columns; the first policy is the base of every change; `seeds` of each."""
 
     policies: tuple[str, ...]
+    seeds: tuple[tuple[int, ...], ...]
     rows: tuple[ComparisonRow, ...]
 
 
-Take = Callable[[PolicySummary], float | None]
-Show = Callable[[float], str]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedGroup:
+    """One policy's results on workloads that differ only in their seed, by seed."""
+
+    label: str
+    by_seed: Mapping[int, PolicyResult]
+
+    @property
+    def finished(self) -> bool:
+        return all(result.finished for result in self.by_seed.values())
+
+    def values(self, quantity: Quantity) -> dict[int, float]:
+        """By seed, where there is one."""
+        taken = {seed: quantity.take(result) for seed, result in self.by_seed.items()}
+        return {seed: value for seed, value in taken.items() if value is not None}
 
 
 def compare(summary: RunSummary) -> Comparison:
-    """What a person asks first: what it cost, whether it met its SLOs, whether every request is accounted for."""
-    policies = tuple(summary.policies.values())
-    tiers = [tier.value for tier in Tier if any(tier.value in p.slo_attainment.by_tier for p in policies)]
-
-    def row(label: str, take: Take, show: Show, less_is_better: bool | None) -> ComparisonRow:
-        return ComparisonRow(label=label, cells=_cells(policies, take, show, less_is_better))
-
-    def attainment(tier: str) -> Take:
-        return lambda p: p.slo_attainment.by_tier.get(tier)
-
-    def ttft_p95(tier: str) -> Take:
-        return lambda p: p.ttft_s.by_tier[tier].p95 if tier in p.ttft_s.by_tier else None
-
-    rows = [
-        row("GPU-hours", lambda p: p.gpu_hours, hours, True),
-        row("  wasted while scaling", lambda p: p.wasted_gpu_hours, hours, True),
-        row("USD", lambda p: p.usd, usd, True),
-        *(row(f"SLO met, {tier}", attainment(tier), percent, False) for tier in tiers),
-        *(row(f"TTFT p95, {tier}", ttft_p95(tier), seconds, True) for tier in tiers if tier != Tier.NIW.value),
-        row("E2E p95", lambda p: p.e2e_s.all.p95, seconds, True),
-        row("goodput, requests/s", lambda p: p.goodput_requests_per_s, lambda value: f"{value:.3g}", False),
-        row("requests", lambda p: p.requests.total, _count, None),
-        row("  completed", lambda p: p.requests.completed, _count, None),
-        row("  rejected", lambda p: p.requests.rejected, _count, None),
-        row("  failed", lambda p: p.requests.failed, _count, None),
+    """The policies of one run; the shorter list of quantities."""
+    groups = [
+        SeedGroup(label=name, by_seed={summary.seed: PolicyResult(summary=policy, bound=summary.bound)})
+        for name, policy in summary.policies.items()
     ]
-    if any(p.scaling.sleeps for p in policies):
-        rows.insert(2, row("  server-hours asleep, no GPU", lambda p: p.sleeping_server_hours, hours, None))
-    if summary.bound is not None:
-        above = summary.bound.above
-        rows.insert(
-            1,
-            row(
-                "  above the bound",
-                lambda p: above(p.gpu_hours) if p.status == "finished" else None,
-                signed_percent,
-                None,
-            ),
-        )
-    if any(p.requests.not_recorded for p in policies):
-        rows.append(row("  not recorded", lambda p: p.requests.not_recorded, _count, None))
-    rows.append(row("servers started", lambda p: p.scaling.starts, _count, None))
-    rows.append(row("servers stopped", lambda p: p.scaling.stops, _count, None))
-    if any(p.scaling.sleeps for p in policies):
-        rows.append(row("servers put to sleep", lambda p: p.scaling.sleeps, _count, None))
-        rows.append(row("servers woken", lambda p: p.scaling.wakes, _count, None))
-    return Comparison(policies=tuple(summary.policies), rows=tuple(rows))
+    return compare_groups(groups, brief=True)
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
+def compare_groups(groups: Sequence[SeedGroup], *, brief: bool = False) -> Comparison:
+    """All groups against the first of them."""
+    listed = quantities([result for group in groups for result in group.by_seed.values()])
+    return Comparison(
+        policies=tuple(group.label for group in groups),
+        seeds=tuple(tuple(group.by_seed) for group in groups),
+        rows=tuple(
+            ComparisonRow(label=quantity.label, cells=tuple(_cell(quantity, group, groups[0]) for group in groups))
+            for quantity in listed
+            if quantity.brief or not brief
+        ),
+    )
 
 
-def _cells(policies: Sequence[PolicySummary], take: Take, show: Show, less_is_better: bool | None) -> tuple[Cell, ...]:
-    values = [take(policy) for policy in policies]
-    base = values[0] if policies and policies[0].status == "finished" else None
-    cells = [Cell(text="–" if value is None else show(value)) for value in values]
-    if base is None or less_is_better is None:
-        return tuple(cells)
-    for index, value in enumerate(values[1:], start=1):
-        # Fractions differ by points: a change of 99 % to 98 % by "-1 %" could be read either way.
-        points = show is percent
-        if value is None or policies[index].status != "finished" or (base == 0 and not points):
-            continue
-        change = signed_points(value - base) if points else signed_percent(value / base - 1)
-        better = None if change.startswith("±") else (value < base) == less_is_better
-        cells[index] = Cell(text=show(value), change=change, better=better)
-    return tuple(cells)
+def _cell(quantity: Quantity, group: SeedGroup, base: SeedGroup) -> Cell:
+    ours = group.values(quantity)
+    if not ours:
+        return Cell(text=NONE)
+    mean = _mean(ours.values())
+    plain = Cell(text=quantity.show(mean), value=mean)
+    theirs = base.values(quantity)
+    comparable = base.finished and group.finished and theirs and quantity.less_is_better is not None
+    if group is base or not comparable:
+        return plain
+    shared = [seed for seed in ours if seed in theirs]
+    mine = _column([ours[seed] for seed in shared] if shared else list(ours.values()))
+    other = _column([theirs[seed] for seed in shared] if shared else list(theirs.values()))
+    if not quantity.in_points and (other == 0).any():
+        return plain
+    step = _difference if quantity.in_points else _ratio
+    change = float(step(_column([_mean(mine)]), _column([_mean(other)]))[0])
+    interval = change_interval(mine, other, step, paired=bool(shared))
+    signed = signed_points if quantity.in_points else signed_percent
+    neither = signed(change).startswith("±") or (interval is not None and interval[0] <= 0 <= interval[1])
+    return Cell(
+        text=plain.text,
+        value=mean,
+        change=signed(change),
+        interval="" if interval is None else " to ".join(signed(end).rpartition(" ")[0] for end in interval),
+        better=None if neither else (change < 0) == quantity.less_is_better,
+    )
+
+
+def _column(values: Sequence[float]) -> Floats:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """One value stays what it is, to the last digit."""
+    listed = [float(value) for value in values]
+    return sum(listed) / len(listed)
+
+
+def _ratio(ours: Floats, base: Floats) -> Floats:
+    return ours / base - 1
+
+
+def _difference(ours: Floats, base: Floats) -> Floats:
+    return ours - base

@@ -1,11 +1,12 @@
 """Recorded decisions as a report wants them; controller.records alone knows how they are written."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from controller.records import decode_all
+from controller.records import decode_plans
 from controller.types import Forecast, Pool, SolveReport, Step
 
 
@@ -21,11 +22,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionLog:
-    """The decisions of one policy; `theta_tokens_per_s` by (model, GPU type); `unread` counts records that could not
-    be read, because they are of another version's shape or one before them is missing."""
+    """The decisions of one policy; `theta_tokens_per_s` by (model, GPU type). `torn` counts lines that a kill cut,
+    `unread` records that could not be read, because they are of another version's shape or one before is missing."""
 
     decisions: tuple[Decision, ...] = ()
     theta_tokens_per_s: Mapping[tuple[str, str], float] = field(default_factory=lambda: MappingProxyType({}))
+    torn: int = 0
     unread: int = 0
 
     def forecasts(self) -> Iterator[tuple[Pool, Forecast]]:
@@ -43,21 +45,35 @@ class DecisionLog:
         return dict(sorted(counts.items()))
 
 
-def read_decisions(records: Iterable[Mapping[str, Any]]) -> DecisionLog:
-    """Read what controller.records wrote.
+def read_decisions(records: Iterable[Mapping[str, Any] | None]) -> DecisionLog:
+    """Read what controller.records wrote, one record at a time; None stands for a line that a kill tore.
 
-    Records that it cannot read are counted in `unread` instead of raised: the rest of a report does not need them.
+    From the first record on that cannot be read, what is left is counted in `unread` instead of raised: the rest of a
+    report does not need it.
     """
-    given = [dict(record) for record in records]
-    try:
-        pairs = decode_all(given)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return DecisionLog(unread=len(given))
+    torn = taken = 0
+
+    def whole() -> Iterator[dict[str, Any]]:
+        nonlocal torn, taken
+        for record in records:
+            if record is None:
+                torn += 1
+            else:
+                taken += 1
+                yield dict(record)
+
+    given = whole()
     newest: dict[Pool, Forecast] = {}
-    decisions = []
-    for seen, plan in pairs:
-        forecasts = {p: f for p, f in plan.memory.forecasts.items() if newest.get(p) is not f and newest.get(p) != f}
-        newest.update(forecasts)
-        decisions.append(Decision(at_s=seen.at_s, steps=plan.steps, solve=plan.solve, forecasts=forecasts))
-    theta = {key: c.theta_tokens_per_s for key, c in pairs[0][0].limits.capacity.items()} if pairs else {}
-    return DecisionLog(decisions=tuple(decisions), theta_tokens_per_s=theta)
+    decisions: list[Decision] = []
+    theta: dict[tuple[str, str], float] = {}
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        for at_s, limits, plan in decode_plans(given):
+            if not decisions:
+                theta = {key: c.theta_tokens_per_s for key, c in limits.capacity.items()}
+            made = plan.memory.forecasts.items()
+            forecasts = {p: f for p, f in made if newest.get(p) is not f and newest.get(p) != f}
+            newest.update(forecasts)
+            decisions.append(Decision(at_s=at_s, steps=plan.steps, solve=plan.solve, forecasts=forecasts))
+    for _ in given:
+        pass
+    return DecisionLog(decisions=tuple(decisions), theta_tokens_per_s=theta, torn=torn, unread=taken - len(decisions))

@@ -53,7 +53,8 @@ class _ColumnDigest:
         if pa.types.is_dictionary(column.type):
             text = column.cast(pa.string())
             lengths.update(_bytes(pc.binary_length(text), "<i4"))
-            values.update("".join(text.to_pylist()).encode())
+            whole = pa.ListArray.from_arrays(pa.array([0, len(text)], pa.int32()), text)
+            values.update(pc.binary_join(whole, "")[0].as_buffer())
         else:
             kind = "<f8" if pa.types.is_floating(column.type) else "<i8"
             values.update(_bytes(column, kind))

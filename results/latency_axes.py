@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from profiler.idle_latency import Beyond, batch_is_beyond, first_token_s, inter_token_s, prompt_is_beyond
 from profiler.profile import ServerProfile
-from results.figures import plain
 from results.quantities import duration
+from results.scales import plain
 
 Floats = npt.NDArray[np.float64]
 

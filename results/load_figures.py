@@ -11,10 +11,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from profiler.profile import ServerProfile
 from profiler.profile_parts import LoadPoint, Percentiles
 from results.drawing import Drawing, Mark
-from results.figures import INK, PALETTE, plain
+from results.figures import INK, PALETTE
 from results.latency_axes import duration_axis
 from results.load_points import joules_per_token, tokens_per_s
 from results.reference_load import load_of, predicted_theta
+from results.scales import plain
 
 SLO_COLOUR = "#e05252"
 # Open loops draw their lengths: means this close are the same mix.

@@ -1,5 +1,6 @@
 """What a run was: enough to repeat it, to price it and to know whether it ended."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results.atomic_file import replace_text
 from results.bound import BoundRecord
+from results.run_folder_error import RunFolderError
 from results.schema import SCHEMA_VERSION
 from workloads.request import Tier
 from workloads.self_watch import ClientHealth
@@ -18,7 +20,7 @@ MANIFEST_FILE = "manifest.json"
 Status = Literal["waiting", "running", "finished", "interrupted", "failed"]
 
 
-class ManifestError(ValueError):
+class ManifestError(RunFolderError):
     """A manifest that is missing or does not say what a manifest says; the message is one line for the user."""
 
 
@@ -46,6 +48,9 @@ class Commit(_Record):
 
     revision: str
     dirty: bool
+
+    def __str__(self) -> str:
+        return self.revision + ("+" if self.dirty else "")
 
 
 class GpuRecord(_Record):
@@ -159,10 +164,25 @@ class RunManifest(_Record):
         """Raises ManifestError naming the file and its first fault."""
         path = folder / MANIFEST_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            text = path.read_bytes()
+            _require_known_version(path, text)
+            return cls.model_validate_json(text)
         except FileNotFoundError:
             raise ManifestError(f"{folder} holds no {MANIFEST_FILE}; give the folder of a `testbed run`") from None
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(key) for key in fault["loc"]) or "the file"
             raise ManifestError(f"{path}: {where}: {fault['msg']}; it was written by another version?") from None
+
+
+def _require_known_version(path: Path, text: bytes) -> None:
+    """A folder of a later testbed is named as such, whatever else it holds."""
+    try:
+        version = json.loads(text)["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        return  # no manifest, which is told when it is read as one
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ManifestError(
+            f"{path}: schema version {version}, and this testbed reads versions up to {SCHEMA_VERSION}; "
+            "read it with a later testbed"
+        )

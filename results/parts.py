@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.atomic_file import replace_file
+from results.run_folder_error import RunFolderError
 from results.schema import Table
 
 # A part that was flushed early goes on growing up to here: a day flushed every second leaves dozens of parts, not
@@ -103,13 +104,26 @@ def table_files(folder: Path, table: Table) -> list[Path]:
 
 
 def table_batches(folder: Path, table: Table, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of `table` in the order recorded, batch by batch, in flat memory."""
-    yield from _batches(table_files(folder, table), columns)
+    """The rows of `table` in the order recorded, batch by batch, in flat memory.
+
+    Raises RunFolderError for a file that is cut off, damaged or lacks a column.
+    """
+    wanted = table.columns if columns is None else columns
+    for path in table_files(folder, table):
+        try:
+            yield from _batches((path,), wanted)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            why = " ".join(str(error).split())
+            raise RunFolderError(
+                f"{path} is cut off or damaged ({why}); copy it again, or move it away to read the rest"
+            ) from error
 
 
 def _batches(files: Sequence[Path], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     for path in files:
         with pq.ParquetFile(path) as file:
+            if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
+                raise KeyError(f"no column {missing[0]}")
             yield from file.iter_batches(columns=None if columns is None else list(columns))
 
 

@@ -1,21 +1,30 @@
-"""What a report says of one policy, as plain rows for the template."""
+"""What a report says of one policy, as plain rows and charts for the template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.accuracy import ForecastError
+from results.charts import ChartGroup
+from results.decision_charts import decision_group, solver_text, troubled
 from results.decisions import Decision
+from results.demand_charts import demand_groups, pool_series
+from results.goodput_charts import goodput_group
+from results.gpu_charts import gpu_group
+from results.latency_charts import LatencyCurves, latency_curves, latency_groups
 from results.manifest import RunManifest
 from results.metrics import Percentiles
-from results.policy_charts import Chart, gpu_charts, model_charts
+from results.niw_charts import niw_group
 from results.policy_tables import PolicyTables
 from results.quantities import clock, percent, seconds, signed_percent
+from results.request_columns import request_columns
+from results.server_charts import server_group, utilisation_group
+from results.standing import server_intervals
 from results.summary import Loss, PolicySummary, Spread
 from workloads.request import Tier
 from workloads.slo import Slo
 
 # A decision table longer than this is scrolled past, not read.
-MOST_DECISIONS = 150
+MOST_DECISIONS = 1500
 MOST_LOSSES = 12
 
 
@@ -30,36 +39,56 @@ class DecisionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySection:
-    """Everything of one policy's section, already text."""
+    """Everything of one policy's section, already text; `curves` are its latencies, for the overview too."""
 
     name: str
     summary: PolicySummary
-    charts: tuple[Chart, ...]
-    gpu_charts: tuple[Chart, ...]
+    groups: tuple[ChartGroup, ...]
+    timeline: ChartGroup | None
+    curves: tuple[LatencyCurves, ...]
     latency_rows: tuple[tuple[str, ...], ...]
+    latency_rows_by_model: tuple[tuple[str, ...], ...]
     forecast_rows: tuple[tuple[str, ...], ...]
     losses: tuple[Loss, ...]
     losses_left_out: int
     lost: int
     decisions: tuple[DecisionRow, ...]
-    has_forecasts: bool
+    decisions_left_out: int
 
 
 def policy_section(manifest: RunManifest, name: str, summary: PolicySummary, tables: PolicyTables) -> PolicySection:
     """The section of one policy from its summary and its tables."""
-    log = tables.log
+    log, end_s = tables.log, tables.end_s
+    acted = [decision for decision in log.decisions if decision.steps or decision.solve is not None]
+    shown = most_telling(acted)
+    requests = request_columns(manifest, tables.completions, end_s)
+    curves = latency_curves(requests, manifest.tier_slos())
+    intervals = server_intervals(tables.servers, end_s)
+    pools = pool_series(tables.completions, intervals, log, requests.models, end_s)
+    fleet_gpus = sum(gpu.count for gpu in manifest.gpus)
+    groups = (
+        *demand_groups(pools, end_s),
+        server_group(intervals, fleet_gpus, end_s),
+        utilisation_group(tables.pools, requests.models, end_s),
+        *latency_groups(requests, curves, end_s),
+        goodput_group(requests, end_s),
+        niw_group(tables.completions, requests.models, end_s),
+        gpu_group(tables.gpus, end_s),
+    )
     return PolicySection(
         name=name,
         summary=summary,
-        charts=model_charts(tables.completions, tables.servers, log, tables.end_s),
-        gpu_charts=gpu_charts(tables.servers, tables.end_s),
-        latency_rows=tuple(_latency_rows(summary, manifest.tier_slos())),
+        groups=tuple(group for group in groups if group is not None),
+        timeline=decision_group(shown, len(acted), end_s),
+        curves=curves,
+        latency_rows=tuple(_latency_rows(summary, manifest.tier_slos(), by_model=False)),
+        latency_rows_by_model=tuple(_latency_rows(summary, manifest.tier_slos(), by_model=True)),
         forecast_rows=tuple(_forecast_rows(summary)),
         losses=summary.losses[:MOST_LOSSES],
         losses_left_out=sum(loss.requests for loss in summary.losses[MOST_LOSSES:]),
         lost=summary.requests.rejected + summary.requests.failed,
-        decisions=tuple(_decision_row(decision) for decision in most_telling(log.decisions)),
-        has_forecasts=any(True for _ in log.forecasts()),
+        decisions=tuple(_decision_row(decision) for decision in shown),
+        decisions_left_out=len(acted) - len(shown),
     )
 
 
@@ -71,7 +100,8 @@ def limit_text(slo: Slo | None) -> str:
     return ", ".join(f"{name} ≤ {seconds(limit)}" for name, limit in limits if limit is not None) or "no limit"
 
 
-def _latency_rows(summary: PolicySummary, slos: dict[Tier, Slo]) -> list[tuple[str, ...]]:
+def _latency_rows(summary: PolicySummary, slos: dict[Tier, Slo], *, by_model: bool) -> list[tuple[str, ...]]:
+    """By tier, with all models in one or one by one."""
     rows = []
     for tier in Tier:
         slo = slos.get(tier, Slo())
@@ -81,9 +111,15 @@ def _latency_rows(summary: PolicySummary, slos: dict[Tier, Slo]) -> list[tuple[s
             ("E2E", summary.e2e_s, slo.deadline_s),
         )
         for name, spread, limit in named:
-            if tier.value in spread.by_tier:
-                values = _percentile_texts(spread.by_tier[tier.value])
-                rows.append((tier.value, name, *values, "–" if limit is None else seconds(limit)))
+            if tier.value not in spread.by_tier:
+                continue
+            limit_s = "–" if limit is None else seconds(limit)
+            named_spreads = spread.by_tier_and_model[tier.value] if by_model else {"all": spread.by_tier[tier.value]}
+            rows += [
+                (tier.value, name, model, *_percentile_texts(of), limit_s)
+                for model, of in named_spreads.items()
+                if of.n or not by_model
+            ]
     return rows
 
 
@@ -113,13 +149,12 @@ def _forecast_texts(error: ForecastError) -> tuple[str, ...]:
     )
 
 
-def most_telling(decisions: Sequence[Decision], most: int = MOST_DECISIONS) -> tuple[Decision, ...]:
-    """At most `most` decisions that did something, in order of time.
+def most_telling(acted: Sequence[Decision], most: int = MOST_DECISIONS) -> tuple[Decision, ...]:
+    """At most `most` of the decisions that did something, in order of time.
 
     When there are more: those whose solver did not prove an optimum or left demand unserved, then the largest
     changes, then the last.
     """
-    acted = [decision for decision in decisions if decision.steps or decision.solve is not None]
     if len(acted) <= most:
         return tuple(acted)
 
@@ -127,24 +162,13 @@ def most_telling(decisions: Sequence[Decision], most: int = MOST_DECISIONS) -> t
         return sum(abs(step.change) for step in acted[index].steps)
 
     latest = len(acted) - most // 3
-    order = sorted(range(latest), key=lambda index: (not _troubled(acted[index]), -size(index), -index))
+    order = sorted(range(latest), key=lambda index: (not troubled(acted[index]), -size(index), -index))
     chosen = sorted(order[: most - (len(acted) - latest)]) + list(range(latest, len(acted)))
     return tuple(acted[index] for index in chosen)
 
 
-def _troubled(decision: Decision) -> bool:
-    solve = decision.solve
-    return solve is not None and (
-        not solve.termination.lower().startswith("optimal") or solve.shortfall_tokens_per_s > 0
-    )
-
-
 def _decision_row(decision: Decision) -> DecisionRow:
-    solve = decision.solve
-    solver = ""
-    if solve is not None:
-        gap = "" if solve.gap is None else f", gap {percent(solve.gap)}"
-        short = f", short of {solve.shortfall_tokens_per_s:,.0f} tokens/s" if solve.shortfall_tokens_per_s > 0 else ""
-        solver = f"{solve.termination}{gap}, {seconds(solve.solve_wall_s)}{short}"
     steps = tuple((str(step.placement), f"{step.change:+d}", step.reason) for step in decision.steps)
-    return DecisionRow(at=clock(decision.at_s), steps=steps, solver=solver, remarkable=_troubled(decision))
+    return DecisionRow(
+        at=clock(decision.at_s), steps=steps, solver=solver_text(decision), remarkable=troubled(decision)
+    )

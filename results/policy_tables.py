@@ -11,16 +11,17 @@ from results.run_folder import PolicyFolder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyTables:
-    """Completions and changes of server state (columns of results.schema), decisions, and when the run ended.
+    """The tables (columns of results.schema), decisions, and when the run ended.
 
-    `end_s` of a killed run is the time of its last record. `torn_decisions` counts lines that a kill cut.
+    `end_s` of a killed run is the time of its last record.
     """
 
     record: PolicyRecord
     completions: pd.DataFrame
     servers: pd.DataFrame
+    pools: pd.DataFrame
+    gpus: pd.DataFrame
     log: DecisionLog
-    torn_decisions: int
     end_s: float
 
 
@@ -28,14 +29,15 @@ def read_tables(folder: PolicyFolder, record: PolicyRecord) -> PolicyTables:
     """Read a policy's folder; `record` is what the manifest says of the policy."""
     completions = folder.completions()
     servers = folder.servers()
-    log = read_decisions(folder.decisions())
+    log = read_decisions(folder.decision_lines())
     end_s = _last_record_s(completions, servers, log) if record.end_s is None else record.end_s
     return PolicyTables(
         record=record,
         completions=completions,
         servers=servers,
+        pools=folder.pools(),
+        gpus=folder.gpus(),
         log=log,
-        torn_decisions=folder.torn_decisions(),
         end_s=end_s,
     )
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from results.parts import TableWriter
-from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, POOLS, SERVERS
+from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, GPUS, POOLS, SERVERS
 from workloads.completion import Completion
 
 
@@ -52,6 +52,7 @@ class RunRecorder:
         self._servers = TableWriter(folder, SERVERS, part_rows)
         self._gauges = TableWriter(folder, GAUGES, part_rows)
         self._pools = TableWriter(folder, POOLS, part_rows)
+        self._gpus = TableWriter(folder, GPUS, part_rows)
         self._decisions = (folder / DECISIONS_FILE).open("x", encoding="utf-8")
 
     def completion(self, completion: Completion) -> None:
@@ -115,6 +116,23 @@ class RunRecorder:
             ),
         )
 
+    def gpu_gauge(
+        self,
+        *,
+        at_s: float,
+        gpu: int,
+        power_w: float | None,
+        utilisation: float | None,
+        memory_used_bytes: int | None,
+        temperature_c: float | None,
+        sm_clock_mhz: float | None,
+        energy_j: float | None,
+    ) -> None:
+        """Record a reading of GPU `gpu` (NVML's number); what it does not tell is None."""
+        self._gpus.row(
+            (at_s, gpu, power_w, utilisation, memory_used_bytes, temperature_c, sm_clock_mhz, energy_j),
+        )
+
     def decision(self, record: Mapping[str, Any]) -> None:
         """Append a decision, already JSON-able, as one line; it is with the operating system on return."""
         self._decisions.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -148,7 +166,7 @@ class RunRecorder:
 
     @property
     def _tables(self) -> tuple[TableWriter, ...]:
-        return (self._completions, self._servers, self._gauges, self._pools)
+        return (self._completions, self._servers, self._gauges, self._pools, self._gpus)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from results.manifest import RunManifest
 from results.parts import table_batches
-from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, POOLS, SERVERS, Table
+from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, GPUS, POOLS, SERVERS, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,25 +34,30 @@ class PolicyFolder:
     def pools(self) -> pd.DataFrame:
         return self._frame(POOLS, None)
 
+    def gpus(self) -> pd.DataFrame:
+        return self._frame(GPUS, None)
+
     def batches(self, table: Table) -> Iterator[pa.RecordBatch]:
         """The rows of a table in the order recorded, in flat memory."""
         return table_batches(self.path, table)
 
     def decisions(self) -> Iterator[dict[str, Any]]:
-        """The decisions in order, leaving out lines that a kill tore (`torn_decisions` counts them)."""
-        return (record for record in self._decision_lines() if record is not None)
-
-    def torn_decisions(self) -> int:
-        """Lines of decisions.jsonl that are no JSON object; 1 after a kill in the middle of a line, otherwise 0."""
-        return sum(record is None for record in self._decision_lines())
+        """The decisions in order, leaving out lines that a kill tore."""
+        return (record for record in self.decision_lines() if record is not None)
 
     def _frame(self, table: Table, columns: Sequence[str] | None) -> pd.DataFrame:
         schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
-        rows = pa.Table.from_batches(table_batches(self.path, table, columns), schema.remove_metadata())
-        frame: pd.DataFrame = rows.unify_dictionaries().to_pandas()
+        batches = table_batches(self.path, table, columns)
+        # Column by column, each given back as soon as it is in the frame: the rows are never in memory twice.
+        frame: pd.DataFrame = (
+            pa.Table.from_batches(batches, schema.remove_metadata())
+            .unify_dictionaries()
+            .to_pandas(split_blocks=True, self_destruct=True)
+        )
         return frame
 
-    def _decision_lines(self) -> Iterator[dict[str, Any] | None]:
+    def decision_lines(self) -> Iterator[dict[str, Any] | None]:
+        """The decisions in order; None for a line that is no JSON object, as a kill in the middle of one leaves it."""
         path = self.path / DECISIONS_FILE
         if not path.exists():
             return

@@ -95,5 +95,18 @@ POOLS = _table(
     ("niw_queued", pa.int32()),
 )
 
-TABLES = (COMPLETIONS, SERVERS, GAUGES, POOLS)
+# One row per reading of a GPU of this machine, through NVML; null where the GPU does not tell.
+GPUS = _table(
+    "gpus",
+    ("at_s", pa.float64()),
+    ("gpu", pa.int32()),
+    ("power_w", pa.float64(), _OR_NULL),
+    ("utilisation", pa.float64(), _OR_NULL),
+    ("memory_used_bytes", pa.int64(), _OR_NULL),
+    ("temperature_c", pa.float64(), _OR_NULL),
+    ("sm_clock_mhz", pa.float64(), _OR_NULL),
+    ("energy_j", pa.float64(), _OR_NULL),
+)
+
+TABLES = (COMPLETIONS, SERVERS, GAUGES, POOLS, GPUS)
 DECISIONS_FILE = "decisions.jsonl"

@@ -89,13 +89,18 @@ def scaling_actions(servers: pd.DataFrame, end_s: float) -> ScalingActions:
 def mean_standing(intervals: pd.DataFrame, edges_s: Floats, weight: Sequence[float] | Floats | None = None) -> Floats:
     """Time-average of the weight standing (servers, when no weight is given) in each bin between `edges_s`."""
     each = np.ones(len(intervals)) if weight is None else np.asarray(weight, dtype=np.float64)
+    return mean_between(intervals["from_s"].to_numpy(np.float64), intervals["to_s"].to_numpy(np.float64), edges_s, each)
+
+
+def mean_between(from_s: Floats, to_s: Floats, edges_s: Floats, weight: Floats) -> Floats:
+    """As `mean_standing`, of intervals that begin at `from_s` and end at `to_s`."""
     total = np.zeros(len(edges_s))
     # The integral of a step function up to t: weight x (time since it began), less that since it ended.
-    for column, sign in (("from_s", 1.0), ("to_s", -1.0)):
-        order = np.argsort(intervals[column].to_numpy(np.float64), kind="stable")
-        times = intervals[column].to_numpy(np.float64)[order]
-        sums = np.concatenate(([0.0], np.cumsum(each[order])))
-        moments = np.concatenate(([0.0], np.cumsum(each[order] * times)))
+    for ends_s, sign in ((from_s, 1.0), (to_s, -1.0)):
+        order = np.argsort(ends_s, kind="stable")
+        times = ends_s[order]
+        sums = np.concatenate(([0.0], np.cumsum(weight[order])))
+        moments = np.concatenate(([0.0], np.cumsum(weight[order] * times)))
         passed = np.searchsorted(times, edges_s, side="right")
         total += sign * (sums[passed] * edges_s - moments[passed])
     return np.maximum(np.diff(total) / np.diff(edges_s), 0.0)

@@ -9,12 +9,13 @@ import pandas as pd
 from controller.types import Pool
 from results.accuracy import ForecastError, forecast_error
 from results.decisions import DecisionLog
-from results.demand import interactive, token_stream
+from results.demand import DEMAND_COLUMNS, interactive, token_stream
 from results.digest import content_digest
 from results.manifest import ClientRecord, Lateness, PolicyRecord, RunManifest, Status
 from results.metrics import (
     Floats,
     Mask,
+    Percentiles,
     is_outcome,
     is_tier,
     latencies,
@@ -91,6 +92,7 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
         slo_attainment=_attainment(completions, met),
         goodput_requests_per_s=int(met.sum()) / offered_s if offered_s > 0 else 0.0,
         niw_before_deadline=_niw_deadlines(completions, completed),
+        niw_queue_s=_niw_queue(completions, completed),
         tokens=_tokens(completions),
         ttft_s=_spread(completions, taken.ttft_s, completed),
         tpot_s=_spread(completions, taken.tpot_s, completed),
@@ -99,7 +101,7 @@ def summarise_policy(manifest: RunManifest, tables: PolicyTables) -> PolicySumma
         client=record.client,
         losses=_losses(completions[~completed]),
         scaling=Scaling(**asdict(actions)),
-        decisions=_decisions(log, tables.torn_decisions),
+        decisions=_decisions(log),
         forecast_error=errors.pop("", None),
         forecast_error_by_model=errors,
     )
@@ -161,9 +163,7 @@ def _tiers(completions: pd.DataFrame) -> dict[str, Mask]:
 
 
 def _models(completions: pd.DataFrame) -> dict[str, Mask]:
-    return {
-        name: np.asarray(completions["model"] == name) for name in sorted(completions["model"].astype(str).unique())
-    }
+    return {name: np.asarray(completions["model"] == name) for name in sorted(map(str, completions["model"].unique()))}
 
 
 def _attainment(completions: pd.DataFrame, met: Mask) -> Attainment:
@@ -199,6 +199,12 @@ def _niw_deadlines(completions: pd.DataFrame, completed: Mask) -> NiwDeadlines:
     return NiwDeadlines(total=total, before_deadline=before_deadline, fraction=fraction)
 
 
+def _niw_queue(completions: pd.DataFrame, completed: Mask) -> Percentiles | None:
+    served = completions[is_tier(completions, Tier.NIW) & completed]
+    waited_s = served["sent_s"].to_numpy(np.float64) - served["arrival_s"].to_numpy(np.float64)
+    return percentiles(waited_s) if len(served) else None
+
+
 def _tokens(completions: pd.DataFrame) -> Tokens:
     def total(column: str) -> int:
         return int(completions[column].sum())
@@ -215,14 +221,14 @@ def _losses(lost: pd.DataFrame) -> tuple[Loss, ...]:
     return tuple(sorted(rows, key=lambda loss: (-loss.requests, loss.outcome, loss.reason, loss.tier, loss.model)))
 
 
-def _decisions(log: DecisionLog, torn: int) -> Decisions:
+def _decisions(log: DecisionLog) -> Decisions:
     terminations = [decision.solve.termination for decision in log.decisions if decision.solve is not None]
     return Decisions(
         total=len(log.decisions),
         steps=sum(len(decision.steps) for decision in log.decisions),
         solves={name: terminations.count(name) for name in sorted(set(terminations))},
         forecast_methods=log.forecast_methods(),
-        torn=torn,
+        torn=log.torn,
         unread=log.unread,
     )
 
@@ -232,7 +238,7 @@ def _forecast_errors(completions: pd.DataFrame, log: DecisionLog, end_s: float) 
     forecasts = list(log.forecasts())
     if not forecasts:
         return {}
-    asked = interactive(completions)
+    asked = interactive(completions[[*DEMAND_COLUMNS]])
     observed = {
         Pool(str(model), str(region)): token_stream(rows)
         for (model, region), rows in asked.groupby(["model", "region"], observed=True)

@@ -107,8 +107,9 @@ class PolicySummary(_Record):
     `gpu_hours`: server time in a state that holds GPUs x the server's GPUs, within the run; `wasted_gpu_hours`: the
     part of it STARTING (or waking), DRAINING or STOPPING. `sleeping_server_hours` cost no GPU-hours. `usd` is None when
     a GPU type has no price; `slo_attainment` and `goodput_requests_per_s` count requests that met every limit of their
-    tier; goodput is per second of the time in which requests arrived. `lateness_s` is None for a run that was killed:
-    only its end tells it; so is `client`, in virtual time too.
+    tier; goodput is per second of the time in which requests arrived. `niw_queue_s`: from the arrival of
+    a NIW request that completed until a server got it, None where there was none. `lateness_s` is None for a run that
+    was killed: only its end tells it; so is `client`, in virtual time too.
     """
 
     status: Status
@@ -122,6 +123,7 @@ class PolicySummary(_Record):
     slo_attainment: Attainment
     goodput_requests_per_s: float
     niw_before_deadline: NiwDeadlines
+    niw_queue_s: Percentiles | None = None
     tokens: Tokens
     ttft_s: Spread
     tpot_s: Spread

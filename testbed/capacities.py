@@ -10,7 +10,8 @@ from profiler.model_shapes import MODEL_SHAPES
 from profiler.profile import ServerProfile, load_profile
 from profiler.profile_parts import KvCache
 from testbed.offered_load import LengthMix
-from testbed.scenario import Mode, ModelConfig, Scenario, ScenarioError
+from testbed.scenario import Mode, Scenario, ScenarioError
+from testbed.scenario_parts import ModelConfig
 from testbed.sleep_times import sleep_times
 from workloads.request import Tier
 from workloads.slo import Slo

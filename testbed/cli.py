@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from results.run_folder_error import RunFolderError
 from testbed.bad_input import BAD_INPUT, FAILED, BadInput, CommandFailed
 
 
@@ -36,6 +37,17 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
             where="testbed.cli_run:report",
             does="Rebuild summary.json and report.html of a run folder, also of a run that was killed.",
         ),
+        "compare": LazyCommand(
+            where="testbed.cli_compare:compare_runs",
+            does="Compare policies over runs, against a baseline, with intervals over seeds.",
+        ),
+        "figures": LazyCommand(
+            where="testbed.cli_figures:figures",
+            does="Draw the figures of SageServe's evaluation from run folders or from a study, with their numbers.",
+        ),
+        "watch": LazyCommand(
+            where="testbed.cli_watch:watch", does="Serve the dashboard of a recorded run, as it happened, at any speed."
+        ),
         "explain": LazyCommand(
             where="testbed.cli_explain:explain_run",
             does="Tell what a policy saw, forecast, solved and did at a decision of a run, and why.",
@@ -53,6 +65,10 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "profile": LazyCommand(
             where="testbed.cli_profile:app",
             does="Measure a model on this machine and write its profile; show, compare, validate profiles.",
+        ),
+        "calibrate": LazyCommand(
+            where="testbed.cli_calibrate:calibrate_command",
+            does="Compare real servers with emulated ones on the same requests, run now or recorded.",
         ),
         "export": LazyCommand(
             where="testbed.cli_export:export", does="Write profiles in the format of another simulator."
@@ -117,7 +133,7 @@ def main() -> None:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except BadInput as error:
+    except (BadInput, RunFolderError) as error:
         _fail(str(error), BAD_INPUT)
     except CommandFailed as error:
         _fail(str(error), FAILED)

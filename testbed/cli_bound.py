@@ -17,11 +17,12 @@ from controller.types import Capacity, FleetLimits
 from results.bound import BoundRecord, bound_record
 from results.bound_table import bound_table
 from results.manifest import MANIFEST_FILE, ManifestError, RunManifest
-from testbed.bad_input import BadInput
+from testbed.bad_input import BadInput, require_folder_of
 from testbed.capacities import capacities, fleet_limits, load_profiles
 from testbed.offered_load import offered_load
 from testbed.run_bound import DEFAULT_BUDGET, gpu_hours_bound
-from testbed.scenario import Scenario, bundled_scenarios, load_scenario
+from testbed.scenario import Scenario
+from testbed.scenario_file import bundled_scenarios, load_scenario
 from testbed.trace_changes import duration_s
 from workloads.formats.options import ReadOptions
 from workloads.formats.reading import read_trace
@@ -82,8 +83,7 @@ def bound(
     """
     if json is not None and json.exists():
         raise BadInput(f"--json {json} exists already; name a file that does not")
-    if json is not None and not json.parent.is_dir():
-        raise BadInput(f"--json {json}: there is no folder {json.parent}")
+    require_folder_of(json, "--json")
     step_s, path = None if step is None else duration_s(step, "--step"), Path(what)
     if step_s == 0:
         raise BadInput(f"--step {step}: must be above 0")

@@ -1,24 +1,25 @@
 """`testbed run` and `testbed report`: an experiment, and what it left."""
 
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from results.comparison import compare
-from results.manifest import ManifestError
+from results.csv_tables import write_csv
 from results.report import write_report
 from results.run_folder import RunFolder
 from results.summary import RunSummary
 from testbed.bad_input import INTERRUPTED, BadInput
 from testbed.cli_sweep import sweep_command
-from testbed.progress import show_progress
+from testbed.comparison_terminal import print_comparison
+from testbed.dashboard.thread import DEFAULT_HOST, DEFAULT_PORT
 from testbed.run import RunOutcome, prepare, run_experiment
-from testbed.scenario import Mode, load_scenario
+from testbed.run_view import Address, run_view
+from testbed.scenario import Mode
+from testbed.scenario_file import load_scenario
 from testbed.study import is_study
 
 stdout = Console()
@@ -46,17 +47,32 @@ def run(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario: --set min_servers=2. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Override a key of the scenario: --set min_servers=2. A name with a dot: in quotes. Repeatable.",
+        ),
     ] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve a page that shows the run under way.")] = False,
+    dashboard_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help=f"--dashboard on this port; 0 takes any. Default: {DEFAULT_PORT}."),
+    ] = None,
+    dashboard_host: Annotated[
+        str, typer.Option(help="Where the dashboard listens; beyond this machine everybody may look.")
+    ] = DEFAULT_HOST,
 ) -> None:
     """Run a scenario and write a run folder with records, summary and report; a study is handed to `testbed sweep`.
 
-    Bundled scenarios: quickstart (a day in virtual time), vllm-cpu (real vLLM without a GPU), single-gpu, eight-gpu.
+    Bundled scenarios: quickstart (a day in virtual time), paper-day, paper-week and burst (SageServe's load), vllm-cpu
+    (real vLLM without a GPU), calibrate-cpu, single-gpu, eight-gpu.
     """
     overrides = [*(set_ or [])]
     if is_study(scenario):
         if mode is not None:
             raise BadInput(f"--mode {mode.value} is for a scenario; of a study set it with --set mode={mode.value}")
+        if dashboard or dashboard_port is not None:
+            raise BadInput("--dashboard is for a scenario; a study runs many at once")
         sweep_command(scenario, policy=policy, seeds=None if seed is None else str(seed), out=out, set_=overrides)
         return
     if mode is not None:
@@ -71,20 +87,29 @@ def run(
     requests = len(experiment.setting.load.trace)
     what = f"{loaded.mode.value}  seed {loaded.seed}  {requests:,} requests"
     stdout.print(f"[bold]{loaded.name}[/]  {what}  → {folder}", soft_wrap=True)
-    outcome = run_experiment(experiment, folder, partial(show_progress, console=stdout))
+    port = dashboard_port if dashboard_port is not None else DEFAULT_PORT if dashboard else None
+    address = None if port is None else Address(host=dashboard_host, port=port)
+    with run_view(experiment, stdout, address) as view:
+        outcome = run_experiment(experiment, folder, view)
     _print_outcome(outcome)
     if outcome.interrupted:
         raise SystemExit(INTERRUPTED)
 
 
-def report(run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.", metavar="RUN")]) -> None:
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder, finished or not.", metavar="RUN")],
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the run's tables as CSV too, to this folder; must not exist.")
+    ] = None,
+) -> None:
     """Rebuild summary.json and report.html of a run folder, also of a run that was killed."""
-    try:
-        summary = write_report(RunFolder.open(run_folder))
-    except ManifestError as error:
-        raise BadInput(str(error)) from error
-    _print_summary(summary)
+    if csv is not None and csv.exists():
+        raise BadInput(f"--csv {csv} exists already; name a folder that does not")
+    run = RunFolder.open(run_folder)
+    _print_summary(write_report(run))
     stdout.print(f"report: {run_folder / 'report.html'}", soft_wrap=True)
+    if csv is not None:
+        stdout.print(f"tables: {len(write_csv(run, csv))} files in {csv}", soft_wrap=True)
 
 
 def _print_outcome(outcome: RunOutcome) -> None:
@@ -95,15 +120,4 @@ def _print_outcome(outcome: RunOutcome) -> None:
 
 
 def _print_summary(summary: RunSummary) -> None:
-    comparison = compare(summary)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for name in comparison.policies:
-        table.add_column(name, justify="right")
-    for row in comparison.rows:
-        cells = []
-        for cell in row.cells:
-            colour = {True: "green", False: "red", None: "dim"}[cell.better]
-            cells.append(f"{cell.text} [{colour}]{cell.change}[/]" if cell.change else cell.text)
-        table.add_row(row.label, *cells)
-    stdout.print(table)
+    print_comparison(stdout, compare(summary))

@@ -15,7 +15,7 @@ from results.study_overview import overview_table
 from results.text_table import TextTable
 from testbed.bad_input import FAILED, INTERRUPTED, BadInput
 from testbed.interruptible import interruptible
-from testbed.scenario import bundled_scenarios
+from testbed.scenario_file import bundled_scenarios
 from testbed.strict import nearest
 from testbed.study import Study, bundled_studies, is_study, load_study, study_of_scenario
 from testbed.study_choice import SweepChoice
@@ -57,7 +57,7 @@ def sweep_command(
 ) -> None:
     """Run a study over local processes and compare its policies at equal SLO attainment.
 
-    Finished runs are kept: the same command goes on where it was. Bundled studies: paper-control.
+    Finished runs are kept: the same command goes on where it was. Bundled studies: paper-control, paper-figures.
     """
     if is_study(study):
         if knob:
@@ -78,7 +78,7 @@ def sweep_command(
             jobs=jobs or os.cpu_count() or 1,
             workloads=tuple(workload or ()),
             policies=tuple(policy or ()),
-            seeds=_seeds(seeds),
+            seeds=seeds_of(seeds),
             overrides=tuple(set_ or ()),
             traces_folder=traces_folder(traces),
             quick=quick,
@@ -134,7 +134,8 @@ def _narrow() -> bool:
     return stdout.is_terminal and stdout.width < WIDE
 
 
-def _seeds(text: str | None) -> Sequence[int]:
+def seeds_of(text: str | None) -> Sequence[int]:
+    """The seeds in `1,2,3`; none of none. Raises BadInput."""
     if text is None:
         return ()
     try:

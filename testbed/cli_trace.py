@@ -10,16 +10,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from results.atomic_file import replace_text
+from results.text_table import TextTable
+from results.trace_page import trace_page
+from results.trace_tables import statistics_table, target_table
 from testbed import cli_replay, cli_trace_convert
-from testbed.bad_input import BadInput
+from testbed.bad_input import BadInput, require_folder_of
 from testbed.offered_load import offered_load
-from testbed.scenario import load_scenario, override
+from testbed.scenario_file import load_scenario, override
 from testbed.strict import nearest, one_line
 from workloads.describe import describe
 from workloads.fitting.workload import FitError, fit_workload
 from workloads.preset import PresetError, bundled_presets, read_values, summary
 from workloads.synthesis import SyntheticWorkload, synthesise
-from workloads.targets import TargetResult, Verdict, judge
+from workloads.targets import Verdict, judge
 from workloads.trace import Trace
 from workloads.trace_checks import TraceError
 
@@ -83,27 +87,32 @@ def presets(
 
 
 @app.command("describe")
-def describe_(trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")]) -> None:
+def describe_(
+    trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")],
+    html: Annotated[Path | None, typer.Option(help="Write the same drawn as a page; must not exist.")] = None,
+) -> None:
     """Print the statistics of a trace, then the targets of production-style traces that it meets and misses.
 
     A statistic that cannot be had says why. What takes whole weeks is measured, for a shorter synthetic trace, on
     the two weeks around it, drawn again from the same workload and seed; each such target says so.
     """
+    if html is not None and html.exists():
+        raise BadInput(f"--html {html} exists already; name a file that does not")
+    require_folder_of(html, "--html")
     read = _read(trace)
+    if html is not None and not len(read):
+        raise BadInput(f"{trace} has no requests to draw; leave out --html")
     description = describe(read)
-    table = _table("subject", "statistic")
-    table.add_column("value", justify="right")
-    for row in description.to_rows():
-        value = f"[dim]- ({row.reason})[/]" if row.value is None else f"{row.value:,.6g}"
-        table.add_row(row.subject, row.statistic, value)
-    stdout.print(table)
     results = judge(read, description)
+    stdout.print(_rich(statistics_table(description)))
     stdout.print()
-    stdout.print(_verdicts(results))
-    for week in sorted({result.on_week for result in results if result.on_week}):
-        stdout.print(f"\n* {week}", soft_wrap=True)
-    counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
-    stdout.print(f"\ntargets: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+    targets = target_table(results)
+    stdout.print(_verdicts(targets))
+    for note in targets.notes:
+        stdout.print(f"\n{note}", soft_wrap=True, markup=False)
+    if html is not None:
+        replace_text(html, trace_page(trace.name, read, description, results))
+        stdout.print(f"→ {html}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -127,21 +136,22 @@ def fit(
         stdout.print(f"  {note}", markup=False, soft_wrap=True)
 
 
-def _verdicts(results: list[TargetResult]) -> Table:
+def _rich(of: TextTable) -> Table:
+    table = _table(*of.columns[:-1])
+    table.add_column(of.columns[-1], justify="right")
+    for *cells, value in of.rows:
+        table.add_row(*map(escape, cells), f"[dim]{escape(value)}[/]" if value.startswith("- (") else value)
+    return table
+
+
+def _verdicts(of: TextTable) -> Table:
     table = _table("#", "target")
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("wanted")
     table.add_column("verdict", no_wrap=True)
     table.add_column("note")
-    for result in results:
-        target, values = result.target, list(result.values.values())
-        measured = "-" if not values else f"{min(values):,.4g}"
-        if len(values) > 1:
-            measured += f" .. {max(values):,.4g}"
-        wanted = " or ".join(str(each) for each in target.wanted) or "as declared"
-        colour = COLOUR[result.verdict]
-        note = "; ".join(part for part in (result.note, "of its weeks*" if result.on_week else "") if part)
-        table.add_row(target.number, target.name, measured, wanted, f"[{colour}]{result.verdict}[/]", escape(note))
+    for *cells, verdict, note in of.rows:
+        table.add_row(*map(escape, cells), f"[{COLOUR[Verdict(verdict)]}]{verdict}[/]", escape(note))
     return table
 
 

@@ -12,12 +12,24 @@ from workloads.request import Request, Tier
 from workloads.slo import Slo
 
 
+class _Counts:
+    """What one (model, region of origin) has had in the bin under way: tokens/s, and requests that ended."""
+
+    __slots__ = ("ended", "interactive", "missed", "niw")
+
+    def __init__(self) -> None:
+        self.interactive = 0.0
+        self.niw = 0.0
+        self.ended = 0.0
+        self.missed = 0.0
+
+
 class DemandMeter:
     """Tokens/s in bins of `bin_s`, by (model, region of origin), interactive and NIW apart.
 
     Prompt tokens count when the request arrives, output tokens when the answer has ended. `interactive_before` and
     `niw_before` are tokens/s of bins before time 0, oldest first. Interactive requests that end are counted too, and
-    those of them that `slos` say missed their SLO. Lengths are remembered for `mix_window_s`.
+    those of them that `slos` say missed their SLO. Lengths are remembered for `mix_window_s`. Time does not go back.
     """
 
     def __init__(
@@ -41,6 +53,9 @@ class DemandMeter:
         self._ended = {key: self._opened(None) for key in keys}
         self._missed = {key: self._opened(None) for key in keys}
         self._slos = slos
+        # A request adds to the numbers of the bin under way alone; they go into the tables when it has passed.
+        self._bin = 0
+        self._counts = {key: _Counts() for key in keys}
 
     def _opened(self, before: Series | None) -> Series:
         series = np.zeros(self._bins_before + 1024)
@@ -49,39 +64,35 @@ class DemandMeter:
         return series
 
     def arrived(self, request: Request, now_s: float) -> None:
-        self._count_tokens(request, request.prompt_tokens, now_s)
-        self._lengths.arrived(request, self._bins_until(now_s))
+        self._at(now_s)
+        counts = self._counts[request.model, request.region]
+        if request.tier is Tier.NIW:
+            counts.niw += request.prompt_tokens / self._bin_s
+        else:
+            counts.interactive += request.prompt_tokens / self._bin_s
+        self._lengths.arrived(request)
 
     def ended(self, completion: Completion, now_s: float) -> None:
+        self._at(now_s)
         request = completion.request
-        if completion.output_tokens:
-            self._count_tokens(request, completion.output_tokens, now_s)
-        if completion.outcome is Outcome.COMPLETED:
-            self._lengths.ended(completion, self._bins_until(now_s))
-        if request.tier.interactive:
-            key = (request.model, request.region)
-            self._add(self._ended, key, 1.0, now_s)
+        counts = self._counts[request.model, request.region]
+        if request.tier is Tier.NIW:
+            counts.niw += completion.output_tokens / self._bin_s
+        else:
+            counts.interactive += completion.output_tokens / self._bin_s
+            counts.ended += 1.0
             if not self._slos[request.tier].met_by(completion):
-                self._add(self._missed, key, 1.0, now_s)
-
-    def _count_tokens(self, request: Request, tokens: int, now_s: float) -> None:
-        table = self._interactive if request.tier.interactive else self._niw
-        self._add(table, (request.model, request.region), tokens / self._bin_s, now_s)
-
-    def _add(self, table: dict[Key, Series], key: Key, amount: float, now_s: float) -> None:
-        index = self._bins_before + self._bins_until(now_s)
-        series = table[key]
-        if index >= len(series):
-            series = table[key] = np.concatenate([series, np.zeros(max(len(series), index + 1 - len(series)))])
-        series[index] += amount
+                counts.missed += 1.0
+        if completion.outcome is Outcome.COMPLETED:
+            self._lengths.ended(completion)
 
     def history(self, now_s: float) -> DemandHistory:
         """The whole bins up to now. The arrays are views: past bins do not change any more."""
-        bins = self._bins_until(now_s)
-        count = self._bins_before + bins
+        self._at(now_s)
+        count = self._bins_before + self._bin
         return DemandHistory(
             bin_s=self._bin_s,
-            until_s=bins * self._bin_s,
+            until_s=self._bin * self._bin_s,
             interactive={key: _past(series, count) for key, series in self._interactive.items()},
             niw={key: _past(series, count) for key, series in self._niw.items()},
             ended={key: _past(series, count) for key, series in self._ended.items()},
@@ -90,12 +101,31 @@ class DemandMeter:
 
     def mix(self, now_s: float, *, least_requests: int = 400) -> Mapping[str, LengthMix]:
         """Lengths by model over the window's whole bins up to now; models with fewer requests are left out."""
-        return self._lengths.mix(self._bins_until(now_s), least_requests=least_requests)
+        self._at(now_s)
+        return self._lengths.mix(least_requests=least_requests)
 
-    def _bins_until(self, now_s: float) -> int:
-        """Whole bins from 0 to now. A clock that reads a hair less than a bin's end means its end: what is counted then
-        must not change a bin that has been shown as past."""
-        return int(now_s / self._bin_s + 1e-9)
+    def _at(self, now_s: float) -> None:
+        """Go to the bin of this moment. A clock that reads a hair less than a bin's end means its end: what is counted
+        then must not change a bin that has been shown as past."""
+        bin_now = int(now_s / self._bin_s + 1e-9)
+        if bin_now > self._bin:
+            index = self._bins_before + self._bin
+            for key, counts in self._counts.items():
+                _put(self._interactive, key, index, counts.interactive)
+                _put(self._niw, key, index, counts.niw)
+                _put(self._ended, key, index, counts.ended)
+                _put(self._missed, key, index, counts.missed)
+                self._counts[key] = _Counts()
+            self._lengths.go_to(bin_now)
+            self._bin = bin_now
+
+
+def _put(table: dict[Key, Series], key: Key, index: int, amount: float) -> None:
+    if amount:
+        series = table[key]
+        if index >= len(series):
+            series = table[key] = np.concatenate([series, np.zeros(max(len(series), index + 1 - len(series)))])
+        series[index] = amount
 
 
 def _past(series: Series, count: int) -> Series:

@@ -11,14 +11,14 @@ aborts when it likes, and calls `advance` at `wake_s`, before which no sequence 
 out when somebody asks, so that most arrivals cost no event of their own.
 """
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from profiler.step_time import DecodeTimes, StepTimeModel, prefill_pairs
 from testbed.engine_parts import EngineLimits, Phase, Sequence
+from testbed.step_noise import StepNoise
 
 _WAITING, _PREFILL, _DECODE, _ENDED = Phase.WAITING, Phase.PREFILL, Phase.DECODE, Phase.ENDED
-
 
 _MANY = 1 << 62
 _FEW = 8  # more than so many who wait are not looked at one by one
@@ -26,39 +26,63 @@ _FEW = 8  # more than so many who wait are not looked at one by one
 S = TypeVar("S", bound=Sequence)
 
 
+class _DecodeTimes(dict[int, DecodeTimes]):
+    """By the number of sequences that decode."""
+
+    def __init__(self, step_times: StepTimeModel) -> None:
+        self._step_times = step_times
+
+    def __missing__(self, decoding: int) -> DecodeTimes:
+        times = self[decoding] = self._step_times.decoding(decoding)
+        return times
+
+
 class EmulatedEngine(Generic[S]):
     """The scheduler, the KV blocks and the clockwork of one emulated server. All times are absolute seconds.
 
     `wake_s` is when `advance` is to be called, None when nothing is to happen; with `step_by_step` it is the end of
-    every single iteration.
+    every single iteration. With `noise` each run of iterations takes its factor of what the profile says.
     """
 
-    def __init__(self, step_times: StepTimeModel, limits: EngineLimits, *, step_by_step: bool = False) -> None:
+    def __init__(
+        self,
+        step_times: StepTimeModel,
+        limits: EngineLimits,
+        *,
+        step_by_step: bool = False,
+        noise: StepNoise | None = None,
+    ) -> None:
         self.limits = limits
         self.preemptions = 0
         self.prompt_tokens_computed = 0
         self.wake_s: float | None = None
         self._times = step_times
-        self._decode_times: dict[int, DecodeTimes] = {}  # by the number of those who decode
+        self._decode_times = _DecodeTimes(step_times)
         self._least_step_s = step_times.overhead_s
         self._step_by_step = step_by_step
+        self._noise = noise
+        self._wakes_each_run = step_by_step or noise is not None  # who ends when cannot be known further ahead
         self._block_size = limits.block_size
+        self._max_num_seqs = limits.max_num_seqs
+        self._max_num_batched_tokens = limits.max_num_batched_tokens
         self._free_blocks = limits.num_gpu_blocks
+        self._most_tokens = limits.most_tokens
         self._submitted = 0
         self._waiting: list[tuple[int, int, S]] = []
         self._prefilling: list[S] = []
         self._chunks: list[tuple[S, int]] = []
-        # Decoding sequences. Each step adds one KV token to every one, so a sequence holds `kv_offset + step` tokens,
-        # ends when `step` reaches `last_decode_step`, and needs a new block when its tokens fill the last: which of
-        # `block_size` phases it is in never changes. So a run of steps costs nothing per sequence.
-        self._decoding: dict[S, None] = {}
-        self._ends: list[tuple[int, int, S]] = []
+        # Decoding sequences, a heap by when they end. Each step adds one KV token to every one, so a sequence holds
+        # `kv_offset + step` tokens, ends when `step` reaches `last_decode_step`, and needs a new block when its tokens
+        # fill the last: which of `block_size` phases it is in never changes. So a run of steps costs nothing per
+        # sequence.
+        self._decoding: list[tuple[int, int, S]] = []
         self._step = 0
         self._kv_tokens = 0
         self._block_phases = [0] * limits.block_size
         # The run of iterations under way: from `_run_start_s`, `_run_steps` of them, to `_run_end_s`; None when idle.
         self._run_start_s = 0.0
         self._run_steps = 0
+        self._slowness = 1.0
         self._run_end_s: float | None = None
         self._steps_to_wake = 0  # no more iterations than these end by `wake_s`
         self._finished: list[S] = []
@@ -94,9 +118,8 @@ class EmulatedEngine(Generic[S]):
 
         Raises ValueError for a request that could never be served (`limits.refusal`).
         """
-        refusal = self.limits.refusal(sequence.prompt_tokens, sequence.output_tokens)
-        if refusal:
-            raise ValueError(refusal)
+        if sequence.prompt_tokens + sequence.output_tokens > self._most_tokens:
+            raise ValueError(self.limits.refusal(sequence.prompt_tokens, sequence.output_tokens))
         self.catch_up(now_s)
         number = self._submitted
         self._submitted = number + 1
@@ -105,10 +128,10 @@ class EmulatedEngine(Generic[S]):
         if self._run_end_s is None:
             self._begin(now_s)
             return
-        if self._run_steps > 1 and self._waiting[0][2] is sequence and self._admissible(sequence):
+        if self._run_steps > 1 and self._waiting[0][2] is sequence and self._prompt_blocks(sequence):
             self._cut_run(now_s)
         assert self.wake_s is not None
-        if self._step_by_step or not self._slows_all():
+        if self._wakes_each_run or not self._slows_all():
             self.wake_s = self._run_end_s
         else:
             # Who was there before ends no sooner for it, and it takes at least an iteration for each of its tokens.
@@ -143,7 +166,6 @@ class EmulatedEngine(Generic[S]):
 
     def advance(self, now_s: float) -> list[S]:
         """Work out what happens until `now_s`, that moment included; returns who finished, each at its `ended_s`."""
-        self.catch_up(now_s)
         end_s = self._run_end_s
         while end_s is not None and end_s <= now_s:
             self._end_run(end_s)
@@ -163,20 +185,29 @@ class EmulatedEngine(Generic[S]):
     # How.
 
     def _end_run(self, now_s: float) -> None:
-        """The run of iterations under way ends, and the next one begins."""
-        if self._decoding:
-            self._decode(self._run_steps, now_s)
+        """The run of iterations under way ends: a token in each for every decoding sequence, and what prompts had in
+        them. The next one begins."""
+        decoding = self._decoding
+        if decoding:
+            steps = self._run_steps
+            self._free_blocks -= self._new_blocks(steps)
+            step = self._step = self._step + steps
+            self._kv_tokens += steps * len(decoding)
+            while decoding and decoding[0][0] <= step:
+                sequence = heappop(decoding)[2]
+                sequence.left = 0
+                self._free_kv(sequence)
+                self._finish(sequence, now_s)
         if self._chunks:
             self._finish_chunks(now_s)
         self._begin(now_s)
 
     def _begin(self, now_s: float) -> None:
         """Choose what the next iterations do. Running sequences come first; nothing is admitted after a preemption."""
-        decoding = len(self._decoding)
         preempted = False
         if self._free_blocks < self._block_phases[-self._step % self._block_size]:
             preempted = self._make_room_for_one_step()
-            decoding = len(self._decoding)
+        decoding = len(self._decoding)
         if self._prefilling or self._waiting:
             self._fill_chunks(admit=not preempted)
         if self._chunks:
@@ -186,14 +217,21 @@ class EmulatedEngine(Generic[S]):
                 tokens += chunk
                 pairs += prefill_pairs(chunk, sequence.prefilled)
             self.prompt_tokens_computed += tokens
-            end_s = now_s + self._times.step_s(tokens, pairs, decoding, self._kv_tokens + decoding)
+            if self._noise is not None:
+                self._slowness = self._noise.factor(1)
+            step_s = self._times.step_s(tokens, pairs, decoding, self._kv_tokens + decoding)
+            end_s = now_s + self._slowness * step_s
             self._run_steps = self._steps_to_wake = 1
-            self.wake_s = end_s if self._step_by_step or self._waiting else self._end_after_chunks(end_s)
+            self.wake_s = end_s if self._wakes_each_run or self._waiting else self._end_after_chunks(end_s)
         elif decoding:
             # After a preemption those who wait are looked at again in the next iteration.
             one = self._step_by_step or (preempted and self._waiting)
-            steps = 1 if one else self._steps_with_blocks(self._steps_to_next_end())
-            end_s = now_s + self._decoding_times(decoding).run_s(self._kv_tokens + decoding, steps)
+            steps = 1 if one else self._decoding[0][0] - self._step
+            if (steps // self._block_size + 1) * decoding > self._free_blocks:
+                steps = self._steps_with_blocks(steps)
+            if self._noise is not None:
+                self._slowness = self._noise.factor(steps)
+            end_s = now_s + self._slowness * self._decode_times[decoding].run_s(self._kv_tokens + decoding, steps)
             self._run_steps = self._steps_to_wake = steps
             self.wake_s = end_s
         else:
@@ -207,7 +245,7 @@ class EmulatedEngine(Generic[S]):
         of prompts, and the run of decode iterations after it; `end_s` itself where that is not so simple."""
         if len(self._chunks) < len(self._prefilling):
             return end_s
-        steps = self._steps_to_next_end() - 1 if self._decoding else _MANY
+        steps = self._decoding[0][0] - self._step - 1 if self._decoding else _MANY
         decoding = len(self._decoding)
         kv_tokens = self._kv_tokens + decoding
         for sequence, chunk in self._chunks:
@@ -219,26 +257,20 @@ class EmulatedEngine(Generic[S]):
         if steps < 1 or decoding * (steps // self._block_size + 2) > self._free_blocks:
             return end_s
         self._steps_to_wake = 1 + steps
-        return end_s + self._decoding_times(decoding).run_s(kv_tokens + decoding, steps)
-
-    def _decoding_times(self, decoding: int) -> DecodeTimes:
-        times = self._decode_times.get(decoding)
-        if times is None:
-            times = self._decode_times[decoding] = self._times.decoding(decoding)
-        return times
+        return end_s + self._decode_times[decoding].run_s(kv_tokens + decoding, steps)
 
     def _cut_run(self, now_s: float) -> None:
         """End the decode run under way at the iteration boundary at or after `now_s`."""
         decoding = len(self._decoding)
-        times, kv_tokens = self._decoding_times(decoding), self._kv_tokens + decoding
-        steps = times.steps_within(kv_tokens, now_s - self._run_start_s) or 1
+        times, kv_tokens = self._decode_times[decoding], self._kv_tokens + decoding
+        steps = times.steps_within(kv_tokens, (now_s - self._run_start_s) / self._slowness) or 1
         if steps < self._run_steps:
             self._run_steps = steps
-            self._run_end_s = self._run_start_s + times.run_s(kv_tokens, steps)
+            self._run_end_s = self._run_start_s + self._slowness * times.run_s(kv_tokens, steps)
 
     def _fill_chunks(self, *, admit: bool) -> None:
         """Prefill chunks of the next iteration: running prefills first, then admissions, within the token budget."""
-        budget = self.limits.max_num_batched_tokens - len(self._decoding)
+        budget = self._max_num_batched_tokens - len(self._decoding)
         self._chunks = []
         for sequence in self._prefilling:
             if budget <= 0:
@@ -252,24 +284,27 @@ class EmulatedEngine(Generic[S]):
             if sequence.phase is _ENDED:
                 heappop(waiting)
                 continue
-            if not self._admissible(sequence):
+            blocks = self._prompt_blocks(sequence)
+            if not blocks:
                 return
             heappop(waiting)
             sequence.phase = _PREFILL
-            sequence.blocks = -(-sequence.to_prefill // self._block_size)
-            self._free_blocks -= sequence.blocks
+            sequence.blocks = blocks
+            self._free_blocks -= blocks
             self._prefilling.append(sequence)
-            chunk = min(budget, sequence.to_prefill)
+            sequence.prefilled = sequence.cached_tokens
+            chunk = min(budget, sequence.to_prefill - sequence.prefilled)
             self._chunks.append((sequence, chunk))
             budget -= chunk
 
-    def _admissible(self, sequence: S) -> bool:
+    def _prompt_blocks(self, sequence: S) -> int:
+        """Blocks that a sequence takes when it joins in the next iteration; 0 when it cannot."""
+        if len(self._decoding) + len(self._prefilling) >= self._max_num_seqs:
+            return 0
+        blocks = -(-sequence.to_prefill // self._block_size)
         # The next step of those who decode goes before.
         next_step = self._block_phases[-self._step % self._block_size]
-        return (
-            len(self._decoding) + len(self._prefilling) < self.limits.max_num_seqs
-            and -(-sequence.to_prefill // self._block_size) + next_step <= self._free_blocks
-        )
+        return blocks if blocks + next_step <= self._free_blocks else 0
 
     def _finish_chunks(self, now_s: float) -> None:
         """The chunks of the iteration are computed; a whole prefill gives a token."""
@@ -299,42 +334,34 @@ class EmulatedEngine(Generic[S]):
         sequence.phase = _DECODE
         sequence.kv_offset = sequence.to_prefill - self._step
         sequence.last_decode_step = self._step + sequence.left
-        self._decoding[sequence] = None
-        heappush(self._ends, (sequence.last_decode_step, sequence.number, sequence))
+        heappush(self._decoding, (sequence.last_decode_step, sequence.number, sequence))
         self._kv_tokens += sequence.to_prefill
         self._block_phases[sequence.kv_offset % self._block_size] += 1
 
-    def _leave_decode(self, sequence: S) -> None:
-        """Out of the batch, blocks freed. `left` and `to_prefill` say what a recompute would have to do."""
+    def _free_kv(self, sequence: S) -> int:
+        """Give back the blocks of a sequence that decodes no more; returns its KV tokens."""
         tokens = sequence.kv_offset + self._step
-        del self._decoding[sequence]
         self._kv_tokens -= tokens
         self._block_phases[sequence.kv_offset % self._block_size] -= 1
         self._free_blocks += -(-tokens // self._block_size)
+        return tokens
+
+    def _leave_decode(self, sequence: S) -> None:
+        """Out of the batch before its end. `left` and `to_prefill` say what a recompute would have to do."""
+        self._decoding.remove((sequence.last_decode_step, sequence.number, sequence))
+        heapify(self._decoding)
+        tokens = self._free_kv(sequence)
         sequence.left = sequence.last_decode_step - self._step
         # The last token made has no KV entry yet: it is computed together with the rest.
         sequence.to_prefill = tokens + 1
         sequence.prefilled = 0
 
-    def _decode(self, steps: int, now_s: float) -> None:
-        """Every decoding sequence gets `steps` tokens; those that reach their end leave."""
-        if steps == 1:
-            self._free_blocks -= self._block_phases[-self._step % self._block_size]
-        else:
-            self._free_blocks -= self._new_blocks(steps)
-        self._step += steps
-        self._kv_tokens += steps * len(self._decoding)
-        ends = self._ends
-        while ends and ends[0][0] <= self._step:
-            last_step, _, sequence = heappop(ends)
-            if sequence.phase is _DECODE and sequence.last_decode_step == last_step:
-                self._leave_decode(sequence)
-                self._finish(sequence, now_s)
-
     def _new_blocks(self, steps: int) -> int:
         """Blocks that `steps` more tokens for every decoding sequence take."""
         size = self._block_size
         phases = self._block_phases
+        if steps == 1:
+            return phases[-self._step % size]
         cycles, rest = divmod(steps, size)
         blocks = cycles * len(self._decoding)
         if rest:
@@ -345,21 +372,10 @@ class EmulatedEngine(Generic[S]):
                 blocks += sum(phases[: first + rest - size])
         return blocks
 
-    def _steps_to_next_end(self) -> int:
-        ends = self._ends
-        while True:
-            last_step, _, sequence = ends[0]
-            if sequence.phase is _DECODE and sequence.last_decode_step == last_step:
-                return last_step - self._step
-            heappop(ends)
-
     def _steps_with_blocks(self, wanted: int) -> int:
         """`wanted` steps, or the most for which blocks are free, at least 1 (room for one was made)."""
         size = self._block_size
-        decoding = len(self._decoding)
-        if -(-wanted // size) * decoding <= self._free_blocks:
-            return wanted
-        cycles, spare = divmod(self._free_blocks, decoding)
+        cycles, spare = divmod(self._free_blocks, len(self._decoding))
         steps = cycles * size
         for step in range(self._step, self._step + size):
             spare -= self._block_phases[-step % size]
@@ -372,7 +388,7 @@ class EmulatedEngine(Generic[S]):
         """Preempt the last in order until every decoding sequence can have its next token; whether any was."""
         preempted = False
         while self._free_blocks < self._block_phases[-self._step % self._block_size]:
-            last = max([*self._decoding, *self._prefilling], key=_in_order)
+            last = max([*(sequence for _, _, sequence in self._decoding), *self._prefilling], key=_in_order)
             if last.phase is _DECODE:
                 self._leave_decode(last)
             else:

@@ -8,7 +8,9 @@ from profiler.profile import ServerProfile
 from testbed.emulated_engine import EmulatedEngine
 from testbed.engine_parts import EngineLimits, Sequence
 from testbed.lifecycle import Lifecycle, StateListener
+from testbed.prefix_cache import PrefixCache
 from testbed.server import BreakOff, Ended, ServerLoad, ServerSpec, ServerState
+from testbed.step_noise import StepNoise
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.request import Request
@@ -29,8 +31,10 @@ class Answer(Sequence):
 class EmulatedServer:
     """Continuous batching whose iteration time comes from a `ServerProfile`.
 
-    It takes `start_s` to start, `stop_s` to stop, `sleep_s` to fall asleep and `wake_s` to wake up. With `step_by_step`
-    every iteration is an event of its own, which `stream` needs; without it runs of decode iterations are one event.
+    It takes `start_s` to start, `stop_s` to stop, `sleep_s` to fall asleep and `wake_s` to wake up. A request reaches
+    the engine the profile's `request_overhead_s` after it was sent; one of `stream` at once: its client has overheads
+    of its own. With `step_by_step` every iteration is an event of its own, which `stream` needs; without it runs of
+    decode iterations are one event.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class EmulatedServer:
         sleep_s: float = 0.0,
         wake_s: float = 0.0,
         step_by_step: bool = False,
+        noise: StepNoise | None = None,
     ) -> None:
         self.spec = spec
         self.server_id = server_id
@@ -61,8 +66,12 @@ class EmulatedServer:
             block_size=profile.kv_cache.block_size,
         )
         self._engine: EmulatedEngine[Answer] = EmulatedEngine(
-            profile.step_time, self._limits, step_by_step=step_by_step
+            profile.step_time, self._limits, step_by_step=step_by_step, noise=noise
         )
+        self._request_overhead_s = profile.request_overhead_s or 0.0
+        # vLLM's default is on, and only traces that number their prefixes notice.
+        caches = spec.enable_prefix_caching is not False
+        self._prefix_cache = PrefixCache(self._limits.kv_tokens, self._limits.block_size) if caches else None
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._lifecycle = Lifecycle(server_id, on_change)
@@ -80,7 +89,7 @@ class EmulatedServer:
 
     @property
     def kv_capacity_tokens(self) -> int:
-        return self._limits.num_gpu_blocks * self._limits.block_size
+        return self._limits.kv_tokens
 
     async def start(self) -> None:
         await asyncio.sleep(self._start_s)
@@ -90,7 +99,7 @@ class EmulatedServer:
         """See `testbed.server.Server`; what is broken off frees its blocks at once."""
         now_s = self._clock.now_s()
         answer = Answer(request, now_s, ended, priority or 0)
-        refusal = self._submit(answer, now_s)
+        refusal = self._submit(answer, now_s, self._request_overhead_s)
         if refusal:
             # Whoever asks has its hands free before it hears of the end.
             completion = self._ended_early(request, now_s, Outcome.REJECTED, refusal)
@@ -144,6 +153,8 @@ class EmulatedServer:
         self._lifecycle.to(ServerState.DRAINING, "to sleep")
         await self._drain(drain_s)
         await asyncio.sleep(self._sleep_s)
+        if self._prefix_cache is not None:
+            self._prefix_cache.clear()  # the KV cache is given back
         self._lifecycle.to(ServerState.SLEEPING)
 
     async def wake(self) -> None:
@@ -185,21 +196,34 @@ class EmulatedServer:
             reason=reason,
         )
 
-    def _submit(self, answer: Answer, now_s: float) -> str:
-        """Hand a request to the engine. Returns why it is refused, "" when it is not."""
+    def _submit(self, answer: Answer, now_s: float, after_s: float = 0.0) -> str:
+        """Hand a request to the engine, `after_s` from now. Returns why it is refused, "" when it is not."""
         if self._lifecycle.state is not ServerState.READY:
             return f"server {self.server_id} is {self._lifecycle.state}"
-        engine = self._engine
-        try:
-            engine.submit(answer, now_s)
-        except ValueError as refused:
-            return str(refused)
+        refusal = self._limits.refusal(answer.prompt_tokens, answer.output_tokens)
+        if refusal:
+            return refusal
         if not self._answers:
             self._empty.clear()
         self._answers[answer] = None
+        if after_s:
+            self._loop.call_at(self._clock.loop_time(now_s + after_s), self._arrived, answer)
+        else:
+            self._hand_over(answer, now_s)
+        return ""
+
+    def _arrived(self, answer: Answer) -> None:
+        """A request has reached the engine, unless it was broken off on the way."""
+        if answer in self._answers:
+            self._hand_over(answer, self._clock.now_s())
+
+    def _hand_over(self, answer: Answer, now_s: float) -> None:
+        if self._prefix_cache is not None and answer.request.prefix_hashes:
+            answer.cached_tokens = self._prefix_cache.take(answer.request)
+        engine = self._engine
+        engine.submit(answer, now_s)
         if engine.wake_s != self._timer_s or self._timer is None:
             self._set_timer()
-        return ""
 
     def _drop(self, answer: Answer) -> None:
         """Forget an answer; nobody waits for it any more. Harmless when it has ended."""
@@ -234,11 +258,11 @@ class EmulatedServer:
 
     def _set_timer(self) -> None:
         """One timer, no later than the engine wants to be woken. One that comes sooner is kept: it will see."""
-        wake_s = self._engine.wake_s
-        if wake_s is None or (self._timer is not None and self._timer_s <= wake_s):
+        wake_s, timer = self._engine.wake_s, self._timer
+        if wake_s is None or (timer is not None and self._timer_s <= wake_s):
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        if timer is not None:
+            timer.cancel()
         self._timer = self._loop.call_at(self._clock.loop_time(wake_s), self._advance)
         self._timer_s = wake_s
 
@@ -269,6 +293,7 @@ class EmulatedServer:
                     last_token_s=answer.ended_s,
                     output_tokens=request.output_tokens,
                     outcome=Outcome.COMPLETED,
+                    cached_tokens=answer.cached_tokens if request.prefix_hashes else None,
                 )
             )
 

@@ -26,19 +26,30 @@ class EngineLimits:
         total = prompt_tokens + output_tokens
         if total > self.max_model_len:
             return f"{total} tokens (prompt and output) are over max_model_len {self.max_model_len}"
-        if -(-total // self.block_size) > self.num_gpu_blocks:
-            return f"{total} tokens are over the KV cache of {self.num_gpu_blocks * self.block_size} tokens"
+        if total > self.kv_tokens:
+            return f"{total} tokens are over the KV cache of {self.kv_tokens} tokens"
         return ""
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.num_gpu_blocks * self.block_size
+
+    @property
+    def most_tokens(self) -> int:
+        """Prompt and output tokens of the longest request that is not refused."""
+        return min(self.max_model_len, self.kv_tokens)
 
 
 class Sequence:
-    """One request inside the engine. `to_prefill` tokens are to be computed before the next token comes out.
+    """One request inside the engine. `to_prefill` tokens are to be computed before the next token comes out, but for
+    the `cached_tokens` at the beginning of the prompt that the server holds already.
 
     The engine sets `first_token_s` and, of a sequence that got all its tokens, `ended_s`: absolute seconds.
     """
 
     __slots__ = (
         "blocks",
+        "cached_tokens",
         "ended_s",
         "first_token_s",
         "kv_offset",
@@ -53,17 +64,20 @@ class Sequence:
         "to_prefill",
     )
 
+    # Set by the engine in the phase that reads them.
+    number: int
+    blocks: int
+    last_decode_step: int
+    kv_offset: int
+
     def __init__(self, prompt_tokens: int, output_tokens: int, priority: int = 0) -> None:
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.priority = priority
-        self.number = 0
         self.phase = Phase.WAITING
         self.to_prefill = prompt_tokens
         self.prefilled = 0
+        self.cached_tokens = 0
         self.left = output_tokens
-        self.blocks = 0
         self.first_token_s: float | None = None
         self.ended_s: float | None = None
-        self.last_decode_step = 0
-        self.kv_offset = 0

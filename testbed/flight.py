@@ -13,13 +13,10 @@ from workloads.request import Request
 class Flight:
     """A request on its way: to a region, on a server (`on_seat`), back. `break_off` ends the leg that it is on."""
 
-    __slots__ = ("break_off", "cut", "group", "half_rtt_s", "on_seat", "pool", "promoted", "request", "seat", "sent_s")
+    __slots__ = ("break_off", "cut", "group", "half_rtt_s", "on_seat", "promoted", "request", "seat", "sent_s")
 
-    def __init__(
-        self, request: Request, pool: Pool, group: SeatGroup, sent_s: float, half_rtt_s: float, promoted: bool
-    ) -> None:
+    def __init__(self, request: Request, group: SeatGroup, sent_s: float, half_rtt_s: float, promoted: bool) -> None:
         self.request = request
-        self.pool = pool
         self.group = group
         self.sent_s = sent_s
         self.half_rtt_s = half_rtt_s
@@ -28,6 +25,10 @@ class Flight:
         self.on_seat = False
         self.break_off: BreakOff | None = None
         self.cut: asyncio.Handle | None = None
+
+    @property
+    def pool(self) -> Pool:
+        return self.group.pool
 
     def seen_by_client(self, completion: Completion) -> Completion:
         """What the server's completion is to the client: every token half a round trip after the server made it."""

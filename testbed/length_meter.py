@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import ceil, sqrt
 
 from testbed.offered_load import LengthMix
@@ -10,72 +9,88 @@ from workloads.completion import Completion
 from workloads.request import Request, Tier
 
 
-@dataclass(slots=True, kw_only=True)
 class _Sums:
-    """Of one model in one bin: how many, their tokens, and the squares of these."""
+    """How many, their tokens, and the squares of these: whole numbers, so that what was added can be taken away."""
 
-    bin: int
-    prompts: int = 0
-    prompt_tokens: float = 0.0
-    prompt_squares: float = 0.0
-    outputs: int = 0
-    output_tokens: float = 0.0
-    output_squares: float = 0.0
+    __slots__ = ("output_squares", "output_tokens", "outputs", "prompt_squares", "prompt_tokens", "prompts")
+
+    def __init__(self) -> None:
+        self.prompts = 0
+        self.prompt_tokens = 0
+        self.prompt_squares = 0
+        self.outputs = 0
+        self.output_tokens = 0
+        self.output_squares = 0
+
+    def add(self, other: "_Sums", sign: int = 1) -> None:
+        self.prompts += sign * other.prompts
+        self.prompt_tokens += sign * other.prompt_tokens
+        self.prompt_squares += sign * other.prompt_squares
+        self.outputs += sign * other.outputs
+        self.output_tokens += sign * other.output_tokens
+        self.output_squares += sign * other.output_squares
 
 
 class LengthMeter:
     """Prompt and output lengths by model over the whole bins of `bin_s` within the last `window_s`.
 
     Prompts count when the request arrives, outputs when the answer has ended; answers without a token do not count.
-    A tier is part of the mix from its first request on: one that has fallen silent comes back unannounced.
+    A tier is part of the mix from the bin after its first request on: one that has fallen silent comes back
+    unannounced.
     """
 
     def __init__(self, models: Iterable[str], *, bin_s: float, window_s: float) -> None:
-        self._bin_s = bin_s
         self._bins = max(1, ceil(window_s / bin_s - 1e-9))
-        self._sums: dict[str, deque[_Sums]] = {model: deque() for model in models}
-        self._tiers: dict[str, dict[Tier, int]] = {model: {} for model in self._sums}
+        self._bin = 0
+        self._under_way = {model: _Sums() for model in models}
+        self._window = {model: _Sums() for model in self._under_way}
+        self._passed: deque[tuple[int, str, _Sums]] = deque()
+        self._tiers: dict[str, set[Tier]] = {model: set() for model in self._under_way}
+        self._new_tiers: dict[str, set[Tier]] = {model: set() for model in self._under_way}
 
-    def arrived(self, request: Request, at_bin: int) -> None:
-        sums = self._at(request.model, at_bin)
+    def arrived(self, request: Request) -> None:
+        tokens = request.prompt_tokens
+        sums = self._under_way[request.model]
         sums.prompts += 1
-        sums.prompt_tokens += request.prompt_tokens
-        sums.prompt_squares += request.prompt_tokens**2
-        self._tiers[request.model].setdefault(request.tier, at_bin)
+        sums.prompt_tokens += tokens
+        sums.prompt_squares += tokens * tokens
+        self._new_tiers[request.model].add(request.tier)
 
-    def ended(self, completion: Completion, at_bin: int) -> None:
-        sums = self._at(completion.request.model, at_bin)
+    def ended(self, completion: Completion) -> None:
+        tokens = completion.output_tokens
+        sums = self._under_way[completion.request.model]
         sums.outputs += 1
-        sums.output_tokens += completion.output_tokens
-        sums.output_squares += completion.output_tokens**2
+        sums.output_tokens += tokens
+        sums.output_squares += tokens * tokens
 
-    def mix(self, before_bin: int, *, least_requests: int) -> Mapping[str, LengthMix]:
-        """By model, of the bins before `before_bin`; models with fewer prompts or answers than that are left out."""
+    def go_to(self, bin_now: int) -> None:
+        """The bin under way has passed; what comes is counted in `bin_now`, a later one."""
+        for model, sums in self._under_way.items():
+            self._window[model].add(sums)
+            self._passed.append((self._bin, model, sums))
+            self._under_way[model] = _Sums()
+            self._tiers[model] |= self._new_tiers[model]
+        while self._passed and self._passed[0][0] < bin_now - self._bins:
+            _, model, sums = self._passed.popleft()
+            self._window[model].add(sums, -1)
+        self._bin = bin_now
+
+    def mix(self, *, least_requests: int) -> Mapping[str, LengthMix]:
+        """By model, of the bins that have passed; models with fewer prompts or answers than that are left out."""
         mixes = {}
-        for model, kept in self._sums.items():
-            seen = [sums for sums in kept if before_bin - self._bins <= sums.bin < before_bin]
-            prompts, outputs = sum(s.prompts for s in seen), sum(s.outputs for s in seen)
-            if min(prompts, outputs) < max(1, least_requests):
+        for model, seen in self._window.items():
+            if min(seen.prompts, seen.outputs) < max(1, least_requests):
                 continue
-            prompt_mean = sum(s.prompt_tokens for s in seen) / prompts
-            output_mean = sum(s.output_tokens for s in seen) / outputs
+            prompt_mean = seen.prompt_tokens / seen.prompts
+            output_mean = seen.output_tokens / seen.outputs
             mixes[model] = LengthMix(
                 prompt_mean=prompt_mean,
-                prompt_cv=_cv(prompt_mean, sum(s.prompt_squares for s in seen) / prompts),
+                prompt_cv=_cv(prompt_mean, seen.prompt_squares / seen.prompts),
                 output_mean=output_mean,
-                output_cv=_cv(output_mean, sum(s.output_squares for s in seen) / outputs),
-                tiers=frozenset(tier for tier, since in self._tiers[model].items() if since < before_bin),
+                output_cv=_cv(output_mean, seen.output_squares / seen.outputs),
+                tiers=frozenset(self._tiers[model]),
             )
         return mixes
-
-    def _at(self, model: str, at_bin: int) -> _Sums:
-        """The sums of a bin; bins come in order, and those that no window can reach any more go."""
-        kept = self._sums[model]
-        if not kept or kept[-1].bin < at_bin:
-            kept.append(_Sums(bin=at_bin))
-            while kept[0].bin < at_bin - self._bins:
-                kept.popleft()
-        return kept[-1]
 
 
 def _cv(mean: float, mean_square: float) -> float:

@@ -34,6 +34,7 @@ class NiwQueue:
         deadline_after_s: float = math.inf,
     ) -> None:
         self._rules = rules
+        self._full_from = rules.full_from
         self._clock = clock
         # The number of its arrival breaks ties: first come, first served.
         self._waiting: dict[str, list[tuple[float, int, Request]]] = {model: [] for model in models}
@@ -90,8 +91,11 @@ class NiwQueue:
         queue = self._waiting[pool.model]
         if not queue:
             return
+        utilisation = self._utilisation(pool)
+        if utilisation >= self._full_from:
+            return
         pressure = self._rules.pressure(queue[0][2], self._clock.now_s())
-        for _ in range(min(self._rules.takes(self._utilisation(pool), pressure), len(queue))):
+        for _ in range(min(self._rules.takes(utilisation, pressure), len(queue))):
             self._release(self._pop(pool.model), pool)
 
     async def promote(self) -> None:

@@ -16,6 +16,8 @@ from results.recorder import RunRecorder
 from testbed.capacity_table import CapacityTable
 from testbed.demand_meter import DemandMeter
 from testbed.fleet import ServerFleet
+from testbed.gpu_record import record_gpus
+from testbed.live_events import Began, Decided, HandedOver, Listener, PoolGauge, Served, ServerChange, ServerGauge
 from testbed.niw_queue import NiwQueue
 from testbed.offered_load import OfferedLoad
 from testbed.router import Router
@@ -72,11 +74,18 @@ class Progress:
 class PolicyRun:
     """Runs one policy and records it. `run` returns at the end of the run in seconds; every request has ended then.
 
-    When cancelled it stops every server, and what was in flight is recorded as failed.
+    When cancelled it stops every server, and what was in flight is recorded as failed. `listener` hears of what happens
+    as it happens; None costs nothing.
     """
 
     def __init__(
-        self, setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path
+        self,
+        setting: Setting,
+        policy: Policy,
+        recorder: RunRecorder,
+        progress: Progress,
+        folder: Path,
+        listener: Listener | None = None,
     ) -> None:
         scenario, limits = setting.scenario, replace(setting.limits, roles=policy.roles)
         self._setting = setting
@@ -84,15 +93,17 @@ class PolicyRun:
         self._recorder = recorder
         self._progress = progress
         self._folder = folder
+        self._listener = listener
         self._clock = RunClock()
         self._recorded: Observation | None = None
         self._placement_of: dict[str, Placement] = {}
         self._asleep: set[str] = set()
-        self._before_start: list[tuple[float, str, ServerState, str]] = []
+        self._before_start: list[ServerChange] = []
         self._started = False
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._grace: asyncio.Timeout | None = None
         self._watch: SelfWatch | None = None
+        self._lateness_told = 0
         preferred = {region: scenario.preferred_regions(region) for region in limits.regions}
         pools = tuple(Pool(model, region) for model in limits.models for region in limits.regions)
         self._meter = DemandMeter(
@@ -125,7 +136,7 @@ class PolicyRun:
             models=limits.models,
             preferred=preferred,
             utilisation=self._router.niw_utilisation,
-            release=self._serve,
+            release=self._router.serve,
         )
         self._fleet = ServerFleet(
             clock=self._clock,
@@ -137,11 +148,10 @@ class PolicyRun:
             meter=self._meter,
             capacity_tokens=setting.source.capacity_tokens,
             drain_s=scenario.drain_s,
-            limits_now=self._limits_now,
         )
         self._table = setting.capacity_table() if setting.capacity_table is not None else None
         self._limits = limits
-        self._mix_bin = 0
+        self._mix_until_s = 0.0
         plan = replay_plan(setting.load.trace)
         self._replay = Replay(plan.scheduled, self._arrived, self._clock, plan.following)
 
@@ -154,7 +164,7 @@ class PolicyRun:
             return await self._run()
 
     async def _run(self) -> float:
-        scenario = self._setting.scenario
+        setting, scenario = self._setting, self._setting.scenario
         async with self._fleet:
             try:
                 await self._fleet.start_initial(deal_start_state(scenario.initial_counts(), self._policy.roles))
@@ -165,6 +175,16 @@ class PolicyRun:
                     background.create_task(self._decide_forever(), name="controller"),
                     background.create_task(self._niw_queue.promote(), name="NIW queue"),
                     background.create_task(self._sample_forever(), name="gauges"),
+                    background.create_task(
+                        record_gpus(
+                            setting.source.gpu_indices(),
+                            self._recorder,
+                            self._clock,
+                            scenario.gauge_every_s,
+                            self._listener,
+                        ),
+                        name="GPUs",
+                    ),
                     background.create_task(self._flush_forever(), name="records"),
                     background.create_task(self._until_broken(), name="callbacks"),
                 ]
@@ -175,26 +195,29 @@ class PolicyRun:
                 await self._clock.sleep_until(self._setting.load.trace.horizon_s)
                 for task in tasks:
                     task.cancel()
-            return self._clock.now_s()
+            end_s = self._clock.now_s()
+            if self._listener is not None:
+                self._listener(Served(at_s=end_s))
+            return end_s
 
-    def _limits_now(self) -> FleetLimits:
-        """The limits at the length mix seen lately: the same object until the mix moves."""
-        now_s = self._clock.now_s()
-        at_bin = int(now_s / self._setting.scenario.demand_bin_s)
-        if self._table is not None and at_bin > self._mix_bin:
-            self._mix_bin = at_bin
-            moved = self._table.limits(self._meter.mix(now_s))
+    def _with_mix(self, seen: Observation) -> Observation:
+        """With the limits at the length mix seen lately: the same object until the mix moves."""
+        if self._table is not None and seen.demand.until_s > self._mix_until_s:
+            self._mix_until_s = seen.demand.until_s
+            moved = self._table.limits(self._meter.mix(seen.at_s))
             if moved.capacity is not self._limits.capacity:
                 self._limits = replace(moved, roles=self._limits.roles)
-        return self._limits
+        return replace(seen, limits=self._limits)
 
     def _start_clock(self) -> None:
         """Time 0 is when the initial servers are READY; what they did until then lies before it."""
         before_s = self._clock.now_s()
         self._clock.start()
-        for at_s, server_id, state, reason in self._before_start:
-            self._record_state(at_s - before_s, server_id, state, reason)
+        for change in self._before_start:
+            self._record_change(replace(change, at_s=change.at_s - before_s))
         self._started = True
+        if self._listener is not None:
+            self._listener(Began(before_s=before_s))
 
     async def _serve_all(self) -> None:
         """Replay the workload and wait until every request has ended, `grace_s` after its horizon at most."""
@@ -254,21 +277,20 @@ class PolicyRun:
         self._meter.arrived(request, now_s)
         self._progress.arrived += 1
         self._progress.now_s = now_s
-        if request.tier.interactive:
-            self._serve(request, None)
+        if request.tier is not Tier.NIW:
+            self._router.serve(request)
         else:
             self._niw_queue.add(request)
 
     def _has_room(self, pool: Pool) -> None:
         self._niw_queue.offer(pool)
 
-    def _serve(self, request: Request, pool: Pool | None) -> None:
-        self._router.serve(request, pool)
-
     def _ended(self, completion: Completion) -> None:
         self._meter.ended(completion, self._clock.now_s())
         self._recorder.completion(completion)
         self._progress.outcomes[completion.outcome] += 1
+        if self._listener is not None:
+            self._listener(completion)
         self._replay.ended(completion.request.request_id)
 
     # Servers.
@@ -287,16 +309,6 @@ class PolicyRun:
         )
 
     def _state_changed(self, server_id: str, state: ServerState, reason: str) -> None:
-        at_s = self._clock.now_s()
-        if self._started:
-            self._record_state(at_s, server_id, state, reason)
-        else:
-            self._before_start.append((at_s, server_id, state, reason))
-        self._progress.servers = self._fleet.counts()
-        if state is ServerState.FAILED:
-            self._fleet.server_died(server_id)
-
-    def _record_state(self, at_s: float, server_id: str, state: ServerState, reason: str) -> None:
         placement = self._placement_of[server_id]
         # From SLEEPING on it holds no GPU, also when it is stopped or dies, until it is STARTING again.
         if state is ServerState.SLEEPING:
@@ -304,16 +316,36 @@ class PolicyRun:
         elif state is ServerState.STARTING:
             self._asleep.discard(server_id)
         gpus = self._setting.limits.capacity[(placement.model, placement.gpu_type)].gpus
-        self._recorder.server_state(
-            at_s=at_s,
+        change = ServerChange(
+            at_s=self._clock.now_s(),
             server_id=server_id,
+            placement=placement,
+            gpus=0.0 if server_id in self._asleep else gpus,
+            state=state,
+            reason=reason,
+        )
+        if self._started:
+            self._record_change(change)
+        else:
+            self._before_start.append(change)
+        if self._listener is not None:
+            self._listener(change)
+        self._progress.servers = self._fleet.counts()
+        if state is ServerState.FAILED:
+            self._fleet.server_died(server_id)
+
+    def _record_change(self, change: ServerChange) -> None:
+        placement = change.placement
+        self._recorder.server_state(
+            at_s=change.at_s,
+            server_id=change.server_id,
             model=placement.model,
             region=placement.region,
             gpu_type=placement.gpu_type,
             role=placement.role,
-            gpus=0.0 if server_id in self._asleep else gpus,
-            state=state,
-            reason=reason,
+            gpus=change.gpus,
+            state=change.state,
+            reason=change.reason,
         )
 
     # In the background.
@@ -322,11 +354,13 @@ class PolicyRun:
         """The controller: observe, decide, record, apply, wait for the time the plan names."""
         loop = asyncio.get_running_loop()
         while True:
-            seen = await self._fleet.observe()
+            seen = self._with_mix(await self._fleet.observe())
             # In real time a solver must not hold up the load generator; in virtual time this runs at once.
             plan = await loop.run_in_executor(None, self._policy.decide, seen)
             self._recorder.decision(encode(seen, plan, self._recorded))
             self._recorded = seen
+            if self._listener is not None:
+                self._listener(Decided(seen=seen, plan=plan))
             await self._fleet.apply(plan)
             await self._clock.sleep_until(plan.next_decision_s)
 
@@ -360,6 +394,16 @@ class PolicyRun:
                 num_requests_waiting=load.num_requests_waiting,
                 kv_cache_usage=load.kv_cache_usage,
             )
+            if self._listener is not None:
+                self._listener(
+                    ServerGauge(
+                        at_s=load.at_s,
+                        server_id=member.server.server_id,
+                        num_requests_running=load.num_requests_running,
+                        num_requests_waiting=load.num_requests_waiting,
+                        kv_cache_usage=load.kv_cache_usage,
+                    )
+                )
         seen = await self._fleet.observe()
         queued = self._niw_queue.queued_by_model()
         for placement, state in seen.placements.items():
@@ -377,7 +421,16 @@ class PolicyRun:
                 outstanding_tokens=state.outstanding_tokens,
                 niw_queued=queued[placement.model],
             )
+        if self._listener is not None:
+            self._tell_pools(self._listener, seen, queued)
         progress = self._progress
         progress.now_s = seen.at_s
         progress.niw_queued = sum(queued.values())
         progress.servers = self._fleet.counts()
+
+    def _tell_pools(self, listener: Listener, seen: Observation, queued: Mapping[str, int]) -> None:
+        listener(PoolGauge(at_s=seen.at_s, placements=seen.placements, niw_queued=queued, demand=seen.demand))
+        if self._watch is not None:
+            lateness_s = self._replay.lateness_s.since(self._lateness_told)
+            self._lateness_told += len(lateness_s)
+            listener(HandedOver(at_s=seen.at_s, lateness_s=lateness_s))

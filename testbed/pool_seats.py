@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from controller.rules.routing import RoutingRules, ServerRule, choose_server, expected_wait_s, two_choices
-from controller.types import Role
+from controller.types import Pool, Role
 from testbed.server import Server
 from workloads.request import Request
 
@@ -62,11 +62,13 @@ class Seat:
 
 
 class SeatGroup:
-    """Seats that are counted together, and their sums. `coming_tokens` are of requests on their way to one of them."""
+    """Seats of one pool that are counted together, and their sums. `coming_tokens` are of requests on their way to one
+    of them."""
 
-    __slots__ = ("capacity_tokens", "coming_tokens", "outstanding_tokens", "seats", "tokens_per_s")
+    __slots__ = ("capacity_tokens", "coming_tokens", "outstanding_tokens", "pool", "seats", "tokens_per_s")
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
         self.seats: list[Seat] = []
         self.capacity_tokens = 0.0
         self.tokens_per_s = 0.0
@@ -108,15 +110,16 @@ class PoolSeats:
     servers, and to the mixed ones too when those are busy.
     """
 
-    def __init__(self, roles: Sequence[Role], spill_above: float) -> None:
-        self.by_role = {role: SeatGroup() for role in roles}
+    def __init__(self, pool: Pool, roles: Sequence[Role], spill_above: float) -> None:
+        self.pool = pool
+        self.by_role = {role: SeatGroup(pool) for role in roles}
         self._first = self._together([role for role in roles if role.takes_interactive and role is not Role.MIXED])
         self._interactive = self._together([role for role in roles if role.takes_interactive])
         self._niw = self._together([role for role in roles if role.takes_niw])
         self._spill_above = spill_above
 
     def _together(self, roles: Sequence[Role]) -> SeatGroup:
-        return self.by_role[roles[0]] if len(roles) == 1 else SeatGroup()
+        return self.by_role[roles[0]] if len(roles) == 1 else SeatGroup(self.pool)
 
     def groups_of(self, role: Role) -> tuple[SeatGroup, ...]:
         """Every group that counts a server of this role, each once. Raises ValueError for a role not in use."""

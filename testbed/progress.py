@@ -1,4 +1,4 @@
-"""Shows how far a run is: a live table in a terminal, plain lines elsewhere."""
+"""Shows how far a run is: live tables in a terminal, plain lines elsewhere."""
 
 import threading
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from testbed.live_run import LiveRun
+from testbed.live_terminal import live_tables
 from testbed.policy_run import Progress
 from testbed.server import ServerState
 from workloads.completion import Outcome
@@ -19,10 +21,13 @@ PLAIN_EVERY_S = 5.0
 
 
 @contextmanager
-def show_progress(progress: Progress, console: Console) -> Iterator[None]:
-    """While the context lasts, show `progress`: redrawn by a thread of its own, so a busy run is not held up."""
+def show_progress(progress: Progress, console: Console, live: LiveRun | None = None) -> Iterator[None]:
+    """While the context lasts, show `progress`: redrawn by a thread of its own, so a busy run is not held up.
+
+    In a terminal `live`, where it is given, tells of latencies and decisions too.
+    """
     if console.is_terminal:
-        with Live(get_renderable=lambda: _table(progress), console=console, refresh_per_second=4, transient=True):
+        with Live(get_renderable=lambda: _shown(progress, live), console=console, refresh_per_second=2, transient=True):
             yield
     else:
         with _plain_lines(progress, console):
@@ -56,6 +61,10 @@ def _line(progress: Progress) -> str:
         f"{progress.ended:,}/{progress.offered:,} requests "
         f"({counts[Outcome.REJECTED]:,} rejected, {counts[Outcome.FAILED]:,} failed)  servers {servers or '-'}"
     )
+
+
+def _shown(progress: Progress, live: LiveRun | None) -> RenderableType:
+    return _table(progress) if live is None else Group(_table(progress), live_tables(live.snapshot()))
 
 
 def _table(progress: Progress) -> RenderableType:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 
 from controller.rules.routing import RegionRule, RoutingRules, choose_region, least_latency_region
 from controller.types import Pool
-from testbed.pool_seats import PoolSeats
+from testbed.pool_seats import PoolSeats, SeatGroup
 from workloads.request import Request
+
+_UTILISATION: Callable[[SeatGroup], float] = attrgetter("utilisation")
 
 
 class RegionChoice:
@@ -23,22 +26,20 @@ class RegionChoice:
         self._preferred = preferred
         self._rules = rules
         self._rtt_s = rtt_s
-        self._choose: dict[tuple[str, str, bool], Callable[[], str]] = {}
+        self._choose: dict[tuple[str, str, bool], Callable[[], SeatGroup]] = {}
 
-    def choose(self, request: Request, interactive: bool) -> str:
-        """Where the request is to go; where no region has a server for it, any."""
+    def choose(self, request: Request, interactive: bool) -> SeatGroup:
+        """The seats of the region to which the request is to go; where no region has a server for it, any region's."""
         key = (request.model, request.region, interactive)
         choose = self._choose.get(key)
         if choose is None:
             choose = self._choose[key] = self._rule(*key)
         return choose()
 
-    def _rule(self, model: str, origin: str, interactive: bool) -> Callable[[], str]:
-        preferred, threshold = self._preferred[origin], self._rules.region_threshold
-        groups = {region: self._pools[Pool(model, region)].taking(interactive) for region in preferred}
+    def _rule(self, model: str, origin: str, interactive: bool) -> Callable[[], SeatGroup]:
+        regions, threshold = self._preferred[origin], self._rules.region_threshold
+        preferred = [self._pools[Pool(model, region)].taking(interactive) for region in regions]
         if self._rules.region is RegionRule.THRESHOLD:
-            return partial(choose_region, preferred, lambda region: groups[region].utilisation, threshold)
-        rtt_s = {region: self._rtt_s.get((origin, region), 0.0) for region in preferred}
-        return partial(
-            least_latency_region, preferred, rtt_s.__getitem__, lambda region: groups[region].wait_s(threshold)
-        )
+            return partial(choose_region, preferred, _UTILISATION, threshold)
+        rtt_s = {group: self._rtt_s.get((origin, group.pool.region), 0.0) for group in preferred}
+        return partial(least_latency_region, preferred, rtt_s.__getitem__, lambda group: group.wait_s(threshold))

@@ -52,7 +52,7 @@ class Router:
     ) -> None:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._pools = {pool: PoolSeats(roles, rules.spill_above) for pool in pools}
+        self._pools = {pool: PoolSeats(pool, roles, rules.spill_above) for pool in pools}
         self._choose_server = server_choice(rules)
         self._no_server_timeout_s = no_server_timeout_s
         self._request_timeout_s = request_timeout_s
@@ -111,7 +111,8 @@ class Router:
 
     def serve(self, request: Request, pool: Pool | None = None) -> None:
         """Carry one request to its end; `pool` fixes where, else the routing rule chooses."""
-        self._idle.clear()
+        if not self._flights:
+            self._idle.clear()
         if not self._route(request, pool):
             gives_up = self._loop.call_at(
                 self._clock.loop_time(self._clock.now_s() + self._no_server_timeout_s), self._reject, request
@@ -144,14 +145,13 @@ class Router:
         """Send a request on its way; False when no server may take it."""
         interactive = request.tier is not Tier.NIW
         promoted = pool is None and not interactive
-        if pool is None or not self._pools[pool].taking(interactive).seats:
-            pool = Pool(request.model, self._regions.choose(request, interactive))
-        group = self._pools[pool].taking(interactive)
-        if not group.seats:
-            return False
-        now_s = self._clock.now_s()
-        half_rtt_s = 0.5 * self._rtt_s.get((request.region, pool.region), 0.0) if self._rtt_s else 0.0
-        flight = Flight(request, pool, group, now_s, half_rtt_s, promoted)
+        group = None if pool is None else self._pools[pool].taking(interactive)
+        if group is None or not group.seats:
+            group = self._regions.choose(request, interactive)
+            if not group.seats:
+                return False
+        half_rtt_s = 0.5 * self._rtt_s.get((request.region, group.pool.region), 0.0) if self._rtt_s else 0.0
+        flight = Flight(request, group, self._clock.now_s(), half_rtt_s, promoted)
         self._flights[request.request_id] = flight
         if self._request_timeout_s is not None or request.cancel_after_s is not None:
             self._set_cut(flight)
@@ -173,7 +173,7 @@ class Router:
 
     def _begin(self, flight: Flight) -> None:
         request = flight.request
-        seat = self._choose_server(request, self._pools[flight.pool].open_to(request.tier is not Tier.NIW))
+        seat = self._choose_server(request, self._pools[flight.group.pool].open_to(request.tier is not Tier.NIW))
         flight.seat = seat
         flight.on_seat = True
         seat.take(request)
@@ -191,7 +191,7 @@ class Router:
             flight.break_off = self._later(flight.half_rtt_s, self._ended, flight, flight.seen_by_client(completion))
         else:
             self._ended(flight, completion)
-        self._on_room(flight.pool)
+        self._on_room(flight.group.pool)
 
     def _ended(self, flight: Flight, completion: Completion) -> None:
         self._forget(flight)

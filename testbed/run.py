@@ -28,6 +28,7 @@ from testbed.bad_input import BadInput, CommandFailed
 from testbed.capacities import ModelCapacity, capacities, fleet_limits, load_profiles
 from testbed.capacity_table import CapacityTable
 from testbed.interruptible import interruptible
+from testbed.live_events import Listener
 from testbed.offered_load import OfferedLoad, offered_load, true_future
 from testbed.policy_run import PolicyRun, Progress, Setting
 from testbed.run_bound import gpu_hours_bound
@@ -40,7 +41,8 @@ from testbed.virtual_time import VirtualTimeLoop
 from testbed.vllm_source import VllmSource
 from workloads.real_time_loop import real_time_loop
 
-ProgressView = Callable[[Progress], AbstractContextManager[None]]
+ProgressView = Callable[[Progress], AbstractContextManager[Listener | None]]
+"""What shows one policy's run while its context lasts, and the listener that is to hear of it, None of no need."""
 
 ORACLE = "oracle"
 
@@ -194,10 +196,10 @@ def _run_policy(
     progress = Progress(policy=name, horizon_s=trace.horizon_s, offered=len(trace))
     failure, interrupted, end_s = "", False, None
     factory = VirtualTimeLoop if setting.scenario.mode is Mode.VIRTUAL else real_time_loop
-    with RunRecorder(policy_path(folder, name)) as recorder, view(progress), steady_interpreter():
+    with RunRecorder(policy_path(folder, name)) as recorder, view(progress) as listener, steady_interpreter():
         try:
             with asyncio.Runner(loop_factory=factory) as runner:
-                end_s = runner.run(_run(setting, policy, recorder, progress, policy_path(folder, name)))
+                end_s = runner.run(_run(setting, policy, recorder, progress, policy_path(folder, name), listener))
         except KeyboardInterrupt:
             interrupted, end_s = True, progress.now_s
         except BaseExceptionGroup as group:
@@ -216,8 +218,10 @@ def _run_policy(
     return record, failure, interrupted
 
 
-async def _run(setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path) -> float:
-    return await PolicyRun(setting, policy, recorder, progress, folder).run()
+async def _run(
+    setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path, listener: Listener | None
+) -> float:
+    return await PolicyRun(setting, policy, recorder, progress, folder, listener).run()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> str:

@@ -46,6 +46,7 @@ class ServerSpec:
     dtype: str | None = None
     load_format: str = "auto"
     scheduling_policy: str | None = None
+    enable_prefix_caching: bool | None = None
     extra_args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
 

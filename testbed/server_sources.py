@@ -17,6 +17,7 @@ from testbed.lifecycle import StateListener
 from testbed.scenario import Mode, Scenario
 from testbed.server import Server, ServerSpec
 from testbed.sleep_times import sleep_times
+from testbed.step_noise import StepNoise
 from workloads.clock import RunClock
 
 
@@ -43,6 +44,10 @@ class ServerSource(AbstractContextManager["ServerSource"], Protocol):
 
     def capacity_tokens(self, server: Server) -> float:
         """What the router's utilisation divides a server's tokens in flight by."""
+        ...
+
+    def gpu_indices(self) -> tuple[int, ...]:
+        """GPUs of this machine that servers may stand on; () where they are imagined."""
         ...
 
 
@@ -75,6 +80,7 @@ class EmulatedSource(AbstractContextManager["EmulatedSource"]):
         model = self._scenario.models[placement.model]
         profile = self._found[(placement.model, placement.gpu_type)].profile
         sleep = sleep_times(f"models.{placement.model}", model, profile, Mode.VIRTUAL)
+        noise_cv = self._scenario.step_noise_cv
         return EmulatedServer(
             server_spec(self._scenario, placement),
             server_id,
@@ -85,10 +91,14 @@ class EmulatedSource(AbstractContextManager["EmulatedSource"]):
             stop_s=stop_s(model, profile),
             sleep_s=sleep.sleep_s or 0.0,
             wake_s=sleep.wake_s or 0.0,
+            noise=StepNoise(noise_cv, self._scenario.seed, server_id) if noise_cv else None,
         )
 
     def capacity_tokens(self, server: Server) -> float:
         return capacity_tokens(self._scenario, self._found, server)
+
+    def gpu_indices(self) -> tuple[int, ...]:
+        return ()
 
 
 def capacity_tokens(scenario: Scenario, found: Mapping[tuple[str, str], ModelCapacity], server: Server) -> float:
@@ -145,6 +155,7 @@ def server_spec(scenario: Scenario, placement: Placement, model_path: str | None
         kv_cache_memory_bytes=vllm.kv_cache_memory_bytes,
         dtype=vllm.dtype,
         load_format=vllm.load_format,
+        enable_prefix_caching=vllm.enable_prefix_caching,
         scheduling_policy=None if scenario.router.order is Order.FCFS else "priority",
         extra_args=vllm.extra_args,
         env=dict(vllm.env),

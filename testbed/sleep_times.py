@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from profiler.profile import ServerProfile
-from testbed.scenario import Mode, ModelConfig, ScenarioError
+from testbed.scenario import Mode, ScenarioError
+from testbed.scenario_parts import ModelConfig
 
 
 class SleepTimes(NamedTuple):

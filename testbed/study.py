@@ -1,17 +1,16 @@
 """Study files: policies with a knob each, compared over workloads; every point of it is a scenario that can be run."""
 
 import re
-from collections.abc import Mapping
-from importlib.resources import files
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from testbed.bad_input import BadInput
-from testbed.scenario import Fraction, Positive, scenario_values
+from testbed.bundled_yaml import bundled_files, yaml_mapping
+from testbed.scenario_file import at_home, scenario_values
+from testbed.scenario_parts import Fraction, Positive
 from testbed.strict import Strict, nearest, one_line
 from workloads.lengths import QuantileTable
 from workloads.request import Tier
@@ -62,7 +61,7 @@ class StudyWorkload(Strict):
     """What is asked: `set` is laid over the base scenario, where a null takes a key away.
 
     With `trace` the requests come from a public trace, and `history_h` of it are seen by the forecasts only.
-    `fluid_set` is laid over it in a fluid study.
+    `fluid_set` is laid over it in a fluid study. `policies`: those of the study that are run on it; left out: all.
     """
 
     description: str = ""
@@ -70,6 +69,7 @@ class StudyWorkload(Strict):
     fluid_set: dict[str, Any] = Field(default_factory=dict)
     trace: PublicTrace | None = None
     history_h: float = Field(default=0.0, ge=0)
+    policies: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _history_has_a_trace(self) -> "StudyWorkload":
@@ -124,11 +124,11 @@ class Quick(Strict):
 class Study(Strict):
     """Policies compared over workloads at an SLO attainment.
 
-    Exactly one of `base` (a scenario, bundled or a file relative to this one) and `scenario` (inline; its `policies`
-    and `seed` may be left out). `attainment`: the share of interactive requests within their SLO at which policies are
-    compared. `refine` times, each knob gets one more value between the two that enclose the attainment. `fidelity`:
-    `requests` runs every request, `fluid` the same policies on tokens/s per bin, public traces at their full rate;
-    `fluid_set` is laid over the scenario then (larger regions, for instance).
+    `base` (a scenario, bundled or a file relative to this one) or `scenario` (inline; its `policies` and `seed` may be
+    left out), or both: then `scenario` is laid over the base. `attainment`: the share of interactive requests within
+    their SLO at which policies are compared. `refine` times, each knob gets one more value between the two that enclose
+    the attainment. `fidelity`: `requests` runs every request, `fluid` the same policies on tokens/s per bin, public
+    traces at their full rate; `fluid_set` is laid over the scenario then (larger regions, for instance).
     """
 
     name: str = Field(min_length=1)
@@ -153,11 +153,15 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _names_match(self) -> "Study":
-        if (self.base is None) == (self.scenario is None):
-            raise ValueError("give exactly one of base and scenario")
+        if self.base is None and self.scenario is None:
+            raise ValueError("give a base, a scenario, or both")
         for name in self.quick.workloads:
             if name not in self.workloads:
                 raise ValueError(f"quick.workloads: no workload {name!r}{nearest(name, self.workloads)}")
+        for name, workload in self.workloads.items():
+            for policy in workload.policies:
+                if policy not in self.policies:
+                    raise ValueError(f"workloads.{name}.policies: no policy {policy!r}{nearest(policy, self.policies)}")
         for name in (*self.workloads, *self.policies):
             if not _FOLDER_NAME.fullmatch(name):
                 raise ValueError(f"name {name!r}: it names a folder; use letters, digits, - and _, a letter first")
@@ -166,20 +170,16 @@ class Study(Strict):
 
 def bundled_studies() -> dict[str, Path]:
     """The studies that come with the testbed, by name."""
-    folder = Path(str(files("testbed") / "studies"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return bundled_files("studies")
 
 
 def is_study(name_or_path: str) -> bool:
     """Whether a bundled name or a file is a study: a mapping with `workloads`, which no scenario has."""
-    path = Path(name_or_path)
-    if not path.is_file():
-        return name_or_path in bundled_studies()
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        values, _ = yaml_mapping(name_or_path, bundled_studies(), "study")
+    except BadInput:
         return False  # reading it as a scenario says what is wrong
-    return isinstance(values, dict) and "workloads" in values
+    return "workloads" in values
 
 
 def load_study(name_or_path: str) -> tuple[Study, Path]:
@@ -187,32 +187,14 @@ def load_study(name_or_path: str) -> tuple[Study, Path]:
 
     Raises StudyError with one line for a missing file, bad YAML, an unknown key or a value out of range.
     """
-    path = Path(name_or_path)
-    if not path.is_file():
-        bundled = bundled_studies()
-        if name_or_path not in bundled:
-            raise StudyError(
-                f"no study {name_or_path!r}: neither a file nor a bundled name{nearest(name_or_path, bundled)}"
-            )
-        path = bundled[name_or_path]
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise StudyError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise StudyError(f"{path}: holds {type(values).__name__}, wanted a mapping of study keys")
+        values, path = yaml_mapping(name_or_path, bundled_studies(), "study")
+    except BadInput as error:
+        raise StudyError(str(error)) from error
     try:
         return Study.model_validate(values), path
     except ValidationError as error:
         raise StudyError(f"{path.name}: {one_line(error, Study)}") from error
-
-
-def at_home(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Scenario keys whose trace is found from anywhere: a relative path counts from the file that gave it."""
-    workload = values.get("workload")
-    if not isinstance(workload, dict) or not isinstance(trace := workload.get("trace"), str):
-        return dict(values)
-    return {**values, "workload": {**workload, "trace": str((folder / trace).resolve())}}
 
 
 def study_of_scenario(name_or_path: str, knobs: tuple[str, ...] = ()) -> tuple[Study, Path]:

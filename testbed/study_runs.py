@@ -12,10 +12,12 @@ import yaml
 from pydantic import ValidationError
 
 from controller.catalogue import make_policy
+from results.manifest import Commit
 from results.study_record import StudyRun
-from testbed.scenario import Scenario, override, scenario_values
+from testbed.scenario import Scenario
+from testbed.scenario_file import base_scenario, overlaid, override
 from testbed.strict import one_line
-from testbed.study import Study, StudyError, StudyPolicy, at_home
+from testbed.study import Study, StudyError, StudyPolicy
 
 RUNS = "runs"
 FLUID = "fluid"
@@ -46,6 +48,11 @@ class PlannedRun:
         setting = "run" if self.value is None else f"{self.knob.rpartition('.')[2]}={self.value:g}"
         return Path(RUNS) / self.workload / self.policy / f"{setting},seed={self.seed}-{self.sha256[:8]}"
 
+    def identity(self, commit: Commit | None) -> dict[str, Any]:
+        """The fields of its `StudyRun` that are known before it is run; `commit` is the revision that runs it."""
+        same = ("workload", "policy", "knob", "value", "seed", "fidelity", "sha256")
+        return {**{name: getattr(self, name) for name in same}, "commit": "" if commit is None else str(commit)}
+
     @property
     def label(self) -> str:
         knob = "" if self.value is None else f" {self.knob}={self.value:g}"
@@ -72,18 +79,15 @@ def planned_runs(study: Study, study_path: Path, chosen: Chosen) -> list[Planned
         for workload in chosen.workloads
         for seed in chosen.seeds
         for policy in chosen.policies
+        if policy in (study.workloads[workload].policies or chosen.policies)
         for value in spread(study.policies[policy].values, chosen.values_per_knob) or (None,)
     ]
 
 
 def base_values(study: Study, study_path: Path) -> dict[str, Any]:
     """The keys of the scenario that every run of the study begins with. Raises ScenarioError for a base not found."""
-    if study.scenario is not None:
-        return dict(study.scenario)
-    assert study.base is not None, "a study has a base or a scenario"
-    beside = study_path.parent / study.base
-    values, path = scenario_values(str(beside) if beside.is_file() else study.base)
-    return at_home(values, path.parent)
+    base = {} if study.base is None else base_scenario(study.base, study_path.parent)
+    return overlaid(base, study.scenario or {})
 
 
 def planned_run(
@@ -164,19 +168,6 @@ def refined(entry: StudyPolicy, runs: Sequence[StudyRun], missed: float) -> floa
             between = float(round(middle)) if _whole(entry) else float(f"{middle:.3g}")
             return between if low < between < high else None
     return None
-
-
-def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, mapping by mapping; a null in `above` takes the key away."""
-    result = dict(below)
-    for key, value in above.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = overlaid(result[key], value)
-        else:
-            result[key] = value
-    return result
 
 
 def _with(parameters: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

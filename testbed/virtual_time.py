@@ -7,7 +7,7 @@ machine computes never changes a result. There are no sockets and no subprocesse
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from heapq import heapify, heappop, heappush
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -20,29 +20,39 @@ class VirtualDeadlock(RuntimeError):
 
 
 class _Timer(asyncio.TimerHandle):
-    """A TimerHandle that is made in one go: a run sets several for every request."""
+    """A TimerHandle that is made, called and cancelled in few steps: a run sets several for every request.
+
+    Without a context of its own the callback runs in the loop's.
+    """
 
     __slots__ = ()
 
     _scheduled: bool  # while it is, the loop hears of its being cancelled
+    _callback: Callable[..., object] | None
+    _args: tuple[Any, ...]
 
     def __init__(
         self,
         when: float,
         callback: Callable[..., object],
         args: tuple[Any, ...],
-        loop: asyncio.AbstractEventLoop,
+        loop: "VirtualTimeLoop",
         context: Context | None,
     ) -> None:
-        self._context = copy_context() if context is None else context
         self._loop = loop
-        self._callback = callback
-        self._args = args
+        self._callback = callback if context is None else context.run
+        self._args = args if context is None else (callback, *args)
         self._cancelled = False
         self._repr = None
         self._source_traceback = None
         self._when = when
         self._scheduled = True
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback, self._args = None, ()
+            self._loop._timer_handle_cancelled(self)
 
 
 class VirtualTimeLoop(asyncio.BaseEventLoop):
@@ -77,7 +87,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """One turn of the loop, which BaseEventLoop takes until it is stopped: run what is ready, in order; when
-        nothing is, go to the time of the next timer and run all that are due then."""
+        nothing is, go from one timer to the next until something is."""
         ready = self._ready
         if not ready and not self._stopping:
             self._jump()
@@ -87,20 +97,33 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
                 handle._run()
 
     def _jump(self) -> None:
-        timers = self._timers
-        while timers and timers[0][2]._cancelled:
-            heappop(timers)
-        if not timers:
-            raise VirtualDeadlock(self._describe_deadlock())
-        # A timer set for a moment that has passed is due now; one that is set meanwhile, in the next turn.
-        now_s = self._now_s = max(self._now_s, timers[0][0])
-        last = self._timers_set
-        while timers and timers[0][0] <= now_s and timers[0][1] <= last:
-            timer = heappop(timers)[2]
-            if not timer._cancelled:
-                timer._scheduled = False
-                timer._run()
+        """Go from the time of one timer to that of the next, and run all that are due, until something is ready."""
+        ready, now_s, last = self._ready, self._now_s, -1
+        while True:
             timers = self._timers  # a new list, if the cancelled ones were dropped
+            if not timers:
+                break
+            when_s, number, timer = timers[0]
+            if timer._callback is None:  # cancelled
+                heappop(timers)
+                continue
+            # One that is set for a moment that has passed is due now; one that is set meanwhile, in the next turn.
+            if when_s > now_s or number > last:
+                if ready or self._stopping:
+                    return
+                if when_s > now_s:
+                    now_s = self._now_s = when_s
+                last = self._timers_set
+            heappop(timers)
+            timer._scheduled = False
+            try:
+                timer._callback(*timer._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"in {timer!r}", "exception": error, "handle": timer})
+        if not ready and not self._stopping:
+            raise VirtualDeadlock(self._describe_deadlock())
 
     def _describe_deadlock(self) -> str:
         waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))

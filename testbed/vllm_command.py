@@ -58,6 +58,8 @@ def vllm_command(
     ):
         if value is not None:
             argv += [name, str(value)]
+    if spec.enable_prefix_caching is not None:
+        argv.append("--enable-prefix-caching" if spec.enable_prefix_caching else "--no-enable-prefix-caching")
     # One log line per request would be the log; cached tokens are part of a Completion.
     argv += ["--disable-uvicorn-access-log", "--enable-prompt-tokens-details", *spec.extra_args]
 

@@ -93,6 +93,9 @@ class VllmSource(AbstractContextManager["VllmSource"]):
     def capacity_tokens(self, server: Server) -> float:
         return capacity_tokens(self._scenario, self._found, server)
 
+    def gpu_indices(self) -> tuple[int, ...]:
+        return tuple(sorted({index for shares in self._owned.values() for index in shares}))
+
     def _model_path(self, name: str, folder: Path) -> str:
         """What vLLM is told to load; a built-in shape becomes a folder with its config and a tokenizer."""
         given = self._scenario.models[name].vllm.model or name

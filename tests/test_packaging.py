@@ -102,6 +102,8 @@ def test_a_wheel_holds_the_packages_with_their_data_and_nothing_else(built: Path
         "testbed/scenarios/quickstart.yaml",
         "profiler/profiles/llama-2-70b-h100-tp4.json",
         "results/templates/report.html.j2",
+        *(f"testbed/dashboard/page/{name}" for name in ("index.html", "dashboard.js", "charts.js", "dashboard.css")),
+        *(f"testbed/dashboard/page/{name}" for name in ("uplot.js", "uplot.css", "uplot.LICENSE.txt")),
         "sageserve_testbed-0.1.0.dist-info/licenses/LICENSE",
     ):
         assert PurePosixPath(data) in names

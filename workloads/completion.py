@@ -14,9 +14,10 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Completion:
-    """The end of a request; all times in seconds since the start of the run, in the event loop's clock.
+    """The end of a request; all times in seconds since the start of the run, in the event loop's clock. Like a Request,
+    nobody changes one, and it is not frozen for speed.
 
     `sent_s` is when the request went to a server, after any waiting for one or in the NIW queue (for a request that
     was never sent: when it was given up),

@@ -95,12 +95,16 @@ class Replay:
             if due and due[0][0] < arrival_s:
                 if due[0][0] > now_s:
                     return due[0][0]
-                self._hand_over(heappop(due)[2], now_s)
+                request = heappop(due)[2]
             elif request is None or arrival_s > now_s:
                 return arrival_s
             else:
                 self._take_next()
-                self._hand_over(request, now_s)
+            self._submit(request)
+            self.handed_over += 1
+            # A timer may fire a hair early; early is on time.
+            late_s = now_s - request.arrival_s
+            self.lateness_s.add(late_s if late_s > 0.0 else 0.0)
 
     def _take_next(self) -> None:
         self._next = next(self._requests, None)
@@ -136,10 +140,3 @@ class Replay:
     def report(self) -> ReplayReport:
         """As of now; zeros before the first request."""
         return ReplayReport(handed_over=self.handed_over, lateness_s=self.lateness_s.quantiles())
-
-    def _hand_over(self, request: Request, now_s: float) -> None:
-        self._submit(request)
-        self.handed_over += 1
-        # A timer may fire a hair early; early is on time.
-        late_s = now_s - request.arrival_s
-        self.lateness_s.add(late_s if late_s > 0.0 else 0.0)

@@ -16,9 +16,9 @@ class Tier(StrEnum):
         return self is not Tier.NIW
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Request:
-    """One request of a workload.
+    """One request of a workload. Nobody changes one; it is not frozen because making one would take four times as long.
 
     `arrival_s` and `deadline_s` are seconds since the start of the run; `deadline_s` (absolute, when the last
     token is due) is None for interactive tiers, whose SLO is on latencies. `region` is the region of origin.

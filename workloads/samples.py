@@ -30,6 +30,17 @@ class Samples:
     def extend(self, other: "Samples") -> None:
         self._values.extend(other._values)
 
+    @classmethod
+    def of(cls, values: "array[float]") -> "Samples":
+        """These float32 values; the array becomes the samples'."""
+        samples = cls()
+        samples._values = values
+        return samples
+
+    def since(self, index: int) -> "array[float]":
+        """Those from `index` on, as a copy."""
+        return self._values[index:]
+
     def __len__(self) -> int:
         return len(self._values)
 

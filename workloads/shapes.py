@@ -27,6 +27,7 @@ class LoadShape(BaseModel):
     weekend day's load to a weekday's, reached over `weekend_ramp_h` around midnight. `level_sd` is the standard
     deviation of the logarithm of a random level by model that forgets itself over `level_correlation_h`. Bursts of one
     model last `burst_minutes` and multiply its rate by something between `burst_factor_low` and `burst_factor_high`.
+    `first_minute_factor` multiplies the rate of all models in the first minute of every hour.
 
     What was measured replaces what is idealised: `by_hour` (24 relative rates of a day, from 00:00) stands for
     `peak_to_trough` and `peak_hour`, `by_weekday` (7 relative loads, from Monday) for `weekend_to_weekday`.
@@ -44,6 +45,7 @@ class LoadShape(BaseModel):
     burst_minutes: int = Field(default=2, ge=1, le=60)
     burst_factor_low: float = Field(default=3.0, ge=1)
     burst_factor_high: float = Field(default=15.0, ge=1)
+    first_minute_factor: float = Field(default=1.0, gt=0, le=100)
     by_hour: tuple[RelativeRate, ...] | None = Field(default=None, min_length=24, max_length=24)
     by_weekday: tuple[RelativeRate, ...] | None = Field(default=None, min_length=7, max_length=7)
 
@@ -90,7 +92,8 @@ def weekly_curve(shape: LoadShape, hour_of_week: Curve) -> Curve:
     half_ramp_h = shape.weekend_ramp_h / 2
     knots_h = [24.0 * day + side for day in range(DAYS_PER_WEEK + 1) for side in (-half_ramp_h, half_ramp_h)]
     level = [days[(day + side) % DAYS_PER_WEEK] for day in range(DAYS_PER_WEEK + 1) for side in (-1, 0)]
-    return np.asarray(daily * np.interp(hour, knots_h, level))
+    in_first_minute = hour % 1.0 < 1 / 60
+    return np.asarray(daily * np.interp(hour, knots_h, level) * np.where(in_first_minute, shape.first_minute_factor, 1))
 
 
 def random_level(shape: LoadShape, seed: int, name: str, day: int) -> Curve:

@@ -22,17 +22,15 @@ class Slo:
 
     def met_by(self, completion: Completion) -> bool:
         """Whether a completion meets every limit; a request that did not complete meets none."""
-        if completion.outcome is not Outcome.COMPLETED:
-            return False
-        return (
-            _within(completion.ttft_s, self.ttft_s)
-            and _within(completion.tpot_s, self.tpot_s)
-            and _within(completion.e2e_s, self.deadline_s)
+        return completion.outcome is Outcome.COMPLETED and not (
+            (self.ttft_s is not None and _beyond(completion.ttft_s, self.ttft_s))
+            or (self.tpot_s is not None and _beyond(completion.tpot_s, self.tpot_s))
+            or (self.deadline_s is not None and _beyond(completion.e2e_s, self.deadline_s))
         )
 
 
-def _within(value: float | None, limit: float | None) -> bool:
-    return value is None or limit is None or value <= limit
+def _beyond(value: float | None, limit: float) -> bool:
+    return value is not None and value > limit
 
 
 # SageServe, section 2: TTFT < 1 s, TTFT < 60 s, done within 24 h.

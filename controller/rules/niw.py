@@ -12,6 +12,11 @@ from workloads.request import Request
 class NiwRule(Protocol):
     """Requests wait in the order of `promotion_s`; the one that is promoted first is the head of its queue."""
 
+    @property
+    def full_from(self) -> float:
+        """The effective utilisation from which a pool takes nothing, however much the head of the queue presses."""
+        ...
+
     def promotion_s(self, request: Request) -> float:
         """When a request that still waits goes on with interactive priority: seconds of the run, infinite for never."""
         ...
@@ -41,6 +46,10 @@ class NiwRules:
         _check_thresholds(self.take_one_below, self.take_two_below)
         if not self.promote_after_s > 0:
             raise ValueError(f"promote_after_s={self.promote_after_s}; must be above 0")
+
+    @property
+    def full_from(self) -> float:
+        return self.take_one_below
 
     def promotion_s(self, request: Request) -> float:
         return request.arrival_s + self.promote_after_s
@@ -77,6 +86,10 @@ class DeadlineRules:
         _check_thresholds(self.take_one_below, self.take_two_below)
         if not 0 <= self.promote_slack <= 1:
             raise ValueError(f"promote_slack={self.promote_slack}; give a fraction from 0 to 1")
+
+    @property
+    def full_from(self) -> float:
+        return max(self.take_one_below, self.region_threshold)
 
     def promotion_s(self, request: Request) -> float:
         service_s = request.total_tokens * self.s_per_token.get(request.model, 0.0)

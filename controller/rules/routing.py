@@ -1,8 +1,12 @@
 """Where a request goes: a region, then one of its servers. On the path of every request, on counts the router owns."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class RegionRule(StrEnum):
@@ -46,28 +50,28 @@ class RoutingRules:
                 raise ValueError(f"{name}={getattr(self, name)}; must be above 0")
 
 
-def choose_region(preferred: Sequence[str], utilisation: Callable[[str], float], threshold: float = 0.70) -> str:
+def choose_region(preferred: Sequence[T], utilisation: Callable[[T], float], threshold: float = 0.70) -> T:
     """The first preferred region whose effective utilisation is below `threshold`; if none is, the least utilised, the
     more preferred one on ties (SageServe, arXiv 2502.14617).
 
-    `utilisation` gives a region's effective KV utilisation for the request's model, `math.inf` where the model
-    cannot be served now; it is asked for no more regions than needed. Raises ValueError for an empty preference.
+    `preferred` are names of regions, or whatever stands for them. `utilisation` gives a region's effective KV
+    utilisation for the request's model, `math.inf` where the model cannot be served now; it is asked for no more
+    regions than needed. Raises ValueError for an empty preference.
     """
-    least, best = "", None
+    least: T | None = None
+    best = math.inf
     for region in preferred:
         used = utilisation(region)
         if used < threshold:
             return region
-        if best is None or used < best:
+        if least is None or used < best:
             least, best = region, used
-    if best is None:
+    if least is None:
         raise ValueError("a request needs at least one region to go to; its preference is empty")
     return least
 
 
-def least_latency_region(
-    preferred: Sequence[str], rtt_s: Callable[[str], float], wait_s: Callable[[str], float]
-) -> str:
+def least_latency_region(preferred: Sequence[T], rtt_s: Callable[[T], float], wait_s: Callable[[T], float]) -> T:
     """The region with the least round trip plus expected wait, the more preferred one on ties.
 
     `wait_s` is `math.inf` where the model cannot be served now. Raises ValueError for an empty preference.

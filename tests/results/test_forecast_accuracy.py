@@ -4,7 +4,7 @@ import pytest
 from controller.types import Forecast, Pool
 from results.accuracy import forecast_error
 from results.demand import TokenStream, bin_edges, interactive, token_stream
-from results.policy_charts import forecast_over_time
+from results.forecast_lines import forecast_lines, summed
 from results.recorder import RunRecorder
 from results.run_folder import PolicyFolder
 from workloads.request import Tier
@@ -64,10 +64,10 @@ def test_prompt_tokens_count_at_arrival_and_output_tokens_at_the_end(policy_path
 def test_the_newest_forecast_counts_where_forecasts_overlap():
     older, newer = forecast(0.0, (1.0, 2.0, 3.0), (9.0, 9.0, 9.0)), forecast(10.0, (5.0, 6.0), (9.0, 9.0))
     other = forecast(0.0, (100.0,), (100.0,))
-    line = forecast_over_time(
-        [(POOL, older), (Pool("m", "east"), other), (POOL, newer)], np.arange(0.0, 50.0, 10.0), upper=False
-    )
-    np.testing.assert_array_equal(line, [101.0, 5.0, 6.0, np.nan])
+    made = [(POOL, older), (Pool("m", "east"), other), (POOL, newer)]
+    lines = forecast_lines(made, np.arange(0.0, 50.0, 10.0))
+    np.testing.assert_array_equal(lines[POOL].mean, [1.0, 5.0, 6.0, np.nan])
+    np.testing.assert_array_equal(summed(list(lines.values())).mean, [101.0, 5.0, 6.0, np.nan])
 
 
 @pytest.mark.parametrize("end_s", [0.0, 3.0, 180.0, 86_400.0, 7 * 86_400.0, 400 * 86_400.0])

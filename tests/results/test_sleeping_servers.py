@@ -3,12 +3,13 @@
 import pytest
 
 from results.comparison import compare
+from results.demand_charts import demand_groups, pool_series
 from results.manifest import PolicyRecord
-from results.policy_charts import gpu_charts, model_charts
 from results.policy_tables import read_tables
 from results.recorder import RunRecorder
 from results.report import write_report
 from results.run_folder import PolicyFolder, RunFolder
+from results.server_charts import server_group
 from results.standing import gpu_hours, scaling_actions, server_intervals, sleeping_server_hours
 from results.summarise import summarise
 
@@ -74,10 +75,13 @@ def test_a_record_that_gives_a_sleeper_gpus_is_not_believed(tmp_path, server_row
 
 def test_charts_and_report_are_drawn_with_servers_asleep(run):
     tables = read_tables(run.policy("p"), run.manifest.policies["p"])
-    (chart,) = model_charts(tables.completions, tables.servers, tables.log, 3600.0)
+    intervals = server_intervals(tables.servers, 3600.0)
+    by_model, _ = demand_groups(pool_series(tables.completions, intervals, tables.log, ("m",), 3600.0), 3600.0)
     asleep = "#6d8fc7"
-    assert asleep in chart.svg
-    assert all(asleep not in each.svg for each in gpu_charts(tables.servers, 3600.0))
+    assert asleep in by_model.charts[0].plots[1]
+    servers = {chart.title: chart for chart in server_group(intervals, 8.0, 3600.0).charts}
+    assert asleep in servers["Servers in west by state"].plots[0]
+    assert asleep not in servers["GPUs of the fleet by state"].plots[0], "asleep a server holds no GPU"
     write_report(run)
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "server-hours asleep, no GPU" in page

@@ -29,7 +29,7 @@ from testbed.niw_queue import NiwQueue
 from testbed.policy_run import PolicyRun, Progress
 from testbed.router import Router
 from testbed.run import Experiment, prepare
-from testbed.scenario import load_scenario
+from testbed.scenario_file import load_scenario
 from testbed.server import BreakOff, Ended, ServerError, ServerLoad, ServerSpec, ServerState
 from testbed.virtual_time import VirtualTimeLoop
 from workloads.clock import RunClock

@@ -138,9 +138,12 @@ def ended(asked: Request, outcome: Outcome = Outcome.COMPLETED) -> Completion:
 def test_means_and_spreads_are_those_of_the_requests(lengths: list[tuple[int, int]]) -> None:
     meter = LengthMeter(["m"], bin_s=60.0, window_s=600.0)
     for index, (prompt, output) in enumerate(lengths):
-        meter.arrived(request(prompt, output), index // 10)
-        meter.ended(ended(request(prompt, output)), index // 10)
-    mix = meter.mix(6, least_requests=1)["m"]
+        if index and index % 10 == 0:
+            meter.go_to(index // 10)
+        meter.arrived(request(prompt, output))
+        meter.ended(ended(request(prompt, output)))
+    meter.go_to(6)
+    mix = meter.mix(least_requests=1)["m"]
     prompts, outputs = np.array(lengths, dtype=float).T
     assert mix.prompt_mean == pytest.approx(prompts.mean())
     assert mix.prompt_cv == pytest.approx(prompts.std() / prompts.mean(), abs=1e-6)
@@ -151,22 +154,29 @@ def test_means_and_spreads_are_those_of_the_requests(lengths: list[tuple[int, in
 def test_only_whole_bins_within_the_window_count() -> None:
     meter = LengthMeter(["m"], bin_s=60.0, window_s=180.0)
     for at_bin in range(6):
-        meter.arrived(request(100 * (at_bin + 1), 10), at_bin)
-        meter.ended(ended(request(1, 10)), at_bin)
-    assert meter.mix(5, least_requests=1)["m"].prompt_mean == pytest.approx(400.0)  # bins 2, 3, 4
-    assert meter.mix(6, least_requests=1)["m"].prompt_mean == pytest.approx(500.0)
-    assert meter.mix(60, least_requests=1) == {}
+        meter.arrived(request(100 * (at_bin + 1), 10))
+        meter.ended(ended(request(1, 10)))
+        if at_bin == 5:
+            assert meter.mix(least_requests=1)["m"].prompt_mean == pytest.approx(400.0)  # bins 2, 3, 4
+        meter.go_to(at_bin + 1)
+    assert meter.mix(least_requests=1)["m"].prompt_mean == pytest.approx(500.0)
+    meter.go_to(60)
+    assert meter.mix(least_requests=1) == {}
 
 
 def test_a_tier_counts_from_the_end_of_its_first_bin_and_for_good() -> None:
     meter = LengthMeter(["m"], bin_s=60.0, window_s=240.0)
     for at_bin, tier in enumerate([Tier.NIW, Tier.IW_F, Tier.NIW, Tier.NIW]):
-        meter.arrived(request(10, 10, tier), at_bin)
-        meter.ended(ended(request(10, 10, tier)), at_bin)
-    assert meter.mix(1, least_requests=1)["m"].tiers == {Tier.NIW}
-    meter.arrived(request(10, 10, Tier.NIW), 9)
-    meter.ended(ended(request(10, 10, Tier.NIW)), 9)
-    assert meter.mix(10, least_requests=1)["m"].tiers == {Tier.NIW, Tier.IW_F}
+        meter.arrived(request(10, 10, tier))
+        meter.ended(ended(request(10, 10, tier)))
+        if at_bin == 1:
+            assert meter.mix(least_requests=1)["m"].tiers == {Tier.NIW}
+        meter.go_to(at_bin + 1)
+    meter.go_to(9)
+    meter.arrived(request(10, 10, Tier.NIW))
+    meter.ended(ended(request(10, 10, Tier.NIW)))
+    meter.go_to(10)
+    assert meter.mix(least_requests=1)["m"].tiers == {Tier.NIW, Tier.IW_F}
 
 
 def test_the_demand_meter_tells_the_mix_of_what_has_passed() -> None:

@@ -1,5 +1,7 @@
 """Continuous batching without a GPU: conservation, latencies, blocks, preemption, jumps against single steps."""
 
+from statistics import fmean, stdev
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from profiler.step_time import StepTimeModel, prefill_pairs
 from testbed.emulated_engine import EmulatedEngine
 from testbed.engine_parts import EngineLimits, Phase, Sequence
+from testbed.step_noise import StepNoise
 
 STEP = StepTimeModel.roofline(
     overhead_s=0.002,
@@ -197,3 +200,30 @@ def test_nobody_ends_before_the_engine_wants_to_be_woken(
     for jumped, stepped in zip(*ends, strict=True):
         assert (jumped is None) == (stepped is None)
         assert jumped == pytest.approx(stepped, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests, st.floats(0.01, 1.0), st.integers(0, 5))
+def test_noise_loses_no_token_and_the_same_seed_gives_the_same_times(
+    asked: list[tuple[float, int, int]], cv: float, seed: int
+) -> None:
+    tight = limits(max_num_seqs=4, num_gpu_blocks=60)
+    times = []
+    for _ in range(2):
+        engine: EmulatedEngine[Sequence] = EmulatedEngine(STEP, tight, noise=StepNoise(cv, seed, "s"))
+        sequences = [Sequence(p, o) for _, p, o in asked]
+        run(engine, [(at_s, s) for (at_s, _, _), s in zip(asked, sequences, strict=True)])
+        assert all(engine.tokens_made(s) == s.output_tokens for s in sequences)
+        times.append([s.ended_s for s in sequences])
+    assert times[0] == times[1]
+
+
+def test_noise_spreads_the_times_around_those_of_the_profile() -> None:
+    def takes_s(noise: StepNoise | None) -> float:
+        alone = Sequence(100, 50)
+        return run(EmulatedEngine(STEP, ROOMY, noise=noise), [(0.0, alone)])[alone]
+
+    noise = StepNoise(0.3, 1, "s")
+    taken = [takes_s(noise) for _ in range(400)]
+    assert fmean(taken) == pytest.approx(takes_s(None), rel=0.01)
+    assert 0.3 / 50**0.5 * 0.8 < stdev(taken) / fmean(taken) < 0.3 / 50**0.5 * 1.3

@@ -30,10 +30,9 @@ def emulated(slow_profile: Any) -> Any:
         return EmulatedServer(
             spec,
             "s1",
-            profile=slow_profile,
             clock=clock,
             on_change=on_change,
-            **{"start_s": 20.0, "stop_s": 3.0, **given},
+            **{"profile": slow_profile, "start_s": 20.0, "stop_s": 3.0, **given},
         )
 
     return make
@@ -214,3 +213,35 @@ def test_whatever_is_asked_and_whenever_it_stops_every_request_ends_once_and_in_
         else:
             assert completion.output_tokens < completion.request.output_tokens
             assert (completion.output_tokens > 0) == (completion.first_token_s is not None)
+
+
+def test_a_request_is_on_its_way_for_the_overhead_that_its_profile_has_measured(
+    in_virtual_time: Any, emulated: Any, make_request: Any, slow_profile: Any
+) -> None:
+    async def run(**given: Any) -> Completion:
+        server = emulated(start_s=0.0, **given)
+        await server.start()
+        return await server.send(make_request(tokens=400))
+
+    at_once = in_virtual_time(run())
+    later = in_virtual_time(run(profile=slow_profile.model_copy(update={"request_overhead_s": 0.25})))
+    assert later.sent_s == at_once.sent_s
+    assert later.first_token_s == pytest.approx(at_once.first_token_s + 0.25)
+    assert later.last_token_s == pytest.approx(at_once.last_token_s + 0.25)
+
+
+def test_a_request_on_its_way_is_drained_with_the_others_and_one_that_is_given_up_never_arrives(
+    in_virtual_time: Any, emulated: Any, make_request: Any, slow_profile: Any
+) -> None:
+    ended: list[Completion] = []
+
+    async def run() -> None:
+        server = emulated(start_s=0.0, profile=slow_profile.model_copy(update={"request_overhead_s": 0.25}))
+        await server.start()
+        server.begin(make_request(0), ended.append)
+        server.begin(make_request(1), ended.append)()
+        await server.stop(100.0)
+        assert server.state is ServerState.STOPPED
+
+    in_virtual_time(run())
+    assert [(c.request.request_id, c.outcome) for c in ended] == [(0, Outcome.COMPLETED)]

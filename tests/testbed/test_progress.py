@@ -5,11 +5,18 @@ import io
 import pytest
 from rich.console import Console
 
+from controller.history import DemandHistory
+from controller.types import FleetLimits, Observation, Placement, ScalingPlan, Step
 from testbed import progress as module
+from testbed.live_events import Began, Decided
+from testbed.live_run import LiveRun
+from testbed.live_snapshot import RunFacts
 from testbed.policy_run import Progress
 from testbed.progress import clock_text, show_progress
 from testbed.server import ServerState
-from workloads.completion import Outcome
+from workloads.completion import Completion, Outcome
+from workloads.request import Request, Tier
+from workloads.slo import Slo
 
 
 @pytest.fixture
@@ -69,6 +76,66 @@ def test_in_a_terminal_a_table_shows_servers_by_region_and_state(progress: Progr
     (west,) = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.startswith("west")}.values()
     assert west[:2] == ["1", "3"]
     assert shown.endswith(LAST_LINE)
+
+
+def test_in_a_terminal_a_run_that_is_listened_to_shows_tiers_and_decisions_too(progress: Progress) -> None:
+    facts = RunFacts(
+        scenario="s",
+        mode="emulated",
+        seed=1,
+        policies=("lt-ua",),
+        horizon_s=86_400.0,
+        grace_s=0.0,
+        demand_bin_s=60.0,
+        slos={Tier.IW_F: Slo(ttft_s=1.0)},
+    )
+    live = LiveRun(facts, "lt-ua", 20_000, lambda: 5_000)
+    live.tell(Began(before_s=0.0))
+    for number, ttft_s in enumerate((0.25, 0.25, 0.25, 2.0)):
+        live.tell(completion(number, ttft_s))
+    place = Placement("m", "west", "h100")
+    step = Step(placement=place, change=1, reason="demand [bold]rose[/]")
+    live.tell(Decided(seen=observation(), plan=ScalingPlan(counts={place: 1}, next_decision_s=60.0, steps=(step,))))
+    written = io.StringIO()
+    console = Console(file=written, width=120, force_terminal=True, color_system=None)
+    with show_progress(progress, console, live):
+        pass
+    shown = written.getvalue()
+    (tier,) = (line.split() for line in shown.splitlines() if line.startswith("IW-F"))
+    assert tier[1:4] == ["4", "75", "%"]
+    assert "0:01:40  +1 m@west/h100 (demand [bold]rose[/])" in shown
+
+
+def completion(request_id: int, ttft_s: float) -> Completion:
+    request = Request(
+        request_id=request_id,
+        arrival_s=10.0,
+        model="m",
+        region="west",
+        tier=Tier.IW_F,
+        prompt_tokens=10,
+        output_tokens=10,
+    )
+    return Completion(
+        request=request,
+        server_id="m-west-1",
+        region="west",
+        sent_s=10.0,
+        first_token_s=10.0 + ttft_s,
+        last_token_s=15.0,
+        output_tokens=10,
+        outcome=Outcome.COMPLETED,
+    )
+
+
+def observation() -> Observation:
+    return Observation(
+        at_s=100.0,
+        limits=FleetLimits(models=("m",), regions=("west",), capacity={}, quota_gpus={}),
+        placements={},
+        demand=DemandHistory(bin_s=60.0, until_s=60.0, interactive={}, niw={}),
+        niw_queued_tokens={},
+    )
 
 
 def test_before_the_first_request_there_is_something_to_show_too() -> None:

@@ -177,3 +177,18 @@ def test_the_folder_of_a_run_that_was_killed_can_be_reported(small_scenario: Any
     assert list(summary(folder).policies) == ["reactive"]
     assert policy.requests.total == json.loads((folder / "manifest.json").read_text())["offered_requests"]
     assert len(list(RunFolder.open(folder).policy("reactive").decisions())) >= 3
+
+
+def test_a_damaged_table_is_one_line_and_csv_is_written_on_request(testbed: Command, small_scenario: Any) -> None:
+    assert testbed("run", str(small_scenario.write()), "--policy", "reactive", "--out", "run")[0] == 0
+    code, out, _ = testbed("report", "run", "--csv", "tables")
+    assert code == 0
+    assert "files in tables" in out
+    rows = Path("tables/reactive/completions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 1 + summary(Path("run")).policies["reactive"].requests.total
+    assert testbed("report", "run", "--csv", "tables")[0] == 2, "what is there is left alone"
+    table = Path("run/reactive/servers.parquet")
+    table.write_bytes(table.read_bytes()[:-20])
+    code, _, err = testbed("report", "run")
+    assert code == 2
+    assert err.startswith(f"testbed: {table} is cut off or damaged") and err.count("\n") == 1

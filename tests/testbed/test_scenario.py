@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from testbed.run import prepare
-from testbed.scenario import Mode, Scenario, ScenarioError, bundled_scenarios, load_scenario, override
+from testbed.scenario import Scenario, ScenarioError
+from testbed.scenario_file import bundled_scenarios, load_scenario, override
 from workloads.request import Tier
 
 
@@ -36,9 +37,9 @@ def test_every_bundled_scenario_loads_and_can_be_prepared_for_virtual_time(name:
     assert all(capacity.theta_tokens_per_s > 0 for capacity in experiment.setting.limits.capacity.values())
 
 
-def test_the_bundled_scenarios_are_the_four_that_the_help_names() -> None:
-    assert set(bundled_scenarios()) == {"quickstart", "vllm-cpu", "single-gpu", "eight-gpu"}
-    assert load_scenario("quickstart")[0].mode is Mode.VIRTUAL
+def test_the_help_names_every_bundled_scenario(testbed: Callable[..., tuple[int, str, str]]) -> None:
+    _, told, _ = testbed("run", "--help")
+    assert [name for name in bundled_scenarios() if name not in told] == []
 
 
 BAD: list[tuple[dict[str, Any], list[str]]] = [
@@ -114,6 +115,41 @@ def test_a_scenario_that_is_nowhere_or_no_yaml_or_no_mapping_is_refused(tmp_path
 def test_an_override_that_is_none_is_refused_and_quoted(given: str, small_scenario: Any) -> None:
     text = fault(lambda: load_scenario(str(small_scenario.write()), (given,)))
     assert repr(given) in text
+
+
+def test_an_override_reaches_a_name_with_a_dot_in_it() -> None:
+    values: dict[str, Any] = {"models": {"llama-3": {}, "llama-3.1-8b": {"start_s": 1}}}
+    override(values, "models.llama-3.1-8b.start_s=9")
+    override(values, "models.llama-3.stop_s=2")
+    override(values, "models.'x-1.5'.start_s=3")
+    override(values, 'models."y.2"={a: 1}')
+    assert values == {
+        "models": {"llama-3": {"stop_s": 2}, "llama-3.1-8b": {"start_s": 9}, "x-1.5": {"start_s": 3}, "y.2": {"a": 1}}
+    }
+
+
+def test_an_override_that_is_none_tells_how_a_name_with_a_dot_is_written() -> None:
+    assert 'models."x-1.5".start_s=9' in fault(lambda: override({}, "models.x"))
+
+
+def test_a_scenario_is_laid_over_its_base_mapping_by_mapping(small_scenario: Any) -> None:
+    small_scenario.write()
+    path = Path(small_scenario.folder) / "over.yaml"
+    path.write_text("name: over\nbase: small.yaml\ntiers: {IW-F: null}\nrouter: {region_threshold: 0.5}\n")
+    scenario, _ = load_scenario(str(path))
+    below, _ = load_scenario(str(Path(small_scenario.folder) / "small.yaml"))
+    assert (scenario.name, scenario.router.region_threshold) == ("over", 0.5)
+    assert Tier.IW_F in below.tiers and Tier.IW_F not in scenario.tiers
+    assert scenario.models == below.models
+
+
+@pytest.mark.parametrize(
+    ("base", "told"), [("over.yaml", "builds on itself"), ("[1]", "base [1]"), ("nowhere", "no scenario 'nowhere'")]
+)
+def test_a_base_that_is_none_is_refused(base: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "over.yaml"
+    path.write_text(f"base: {base}\n")
+    assert told in fault(lambda: load_scenario(str(path)))
 
 
 def test_overrides_are_read_as_yaml_and_reach_any_depth() -> None:

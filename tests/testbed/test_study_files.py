@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from results.study_record import StudyRun
+from testbed.scenario_file import overlaid
 from testbed.study import StudyError, StudyPolicy, bundled_studies, is_study, load_study, study_of_scenario
 from testbed.study_choice import SweepChoice, known_policies, present_workloads
-from testbed.study_runs import Chosen, overlaid, parameters, planned_runs, refined, spread
+from testbed.study_runs import Chosen, base_values, parameters, planned_runs, refined, spread
 
 ALL = SweepChoice(folder=Path("unused"), jobs=1)
 
@@ -47,7 +48,8 @@ def chosen(study: Any, **changes: Any) -> Chosen:
 FAULTS = [
     ({"atainment": 0.9}, "unknown key 'atainment'; did you mean 'attainment'?"),
     ({"attainment": 1.0}, "attainment: Input should be less than 1"),
-    ({"base": "quickstart"}, "give exactly one of base and scenario"),
+    ({"scenario": None}, "give a base, a scenario, or both"),
+    ({"workloads": {"w": {"policies": ["reactiv"]}}}, "workloads.w.policies: no policy 'reactiv'"),
     ({"workloads": {}}, "workloads: "),
     ({"workloads": {"a b": None}}, "it names a folder"),
     ({"quick": {"workloads": ["plian"]}}, "quick.workloads: no workload 'plian'; did you mean 'plain'?"),
@@ -117,6 +119,24 @@ def test_an_overlay_goes_mapping_by_mapping_and_a_null_takes_away() -> None:
     below = {"a": {"x": 1, "y": 2}, "b": 1}
     assert overlaid(below, {"a": {"y": None, "z": 3}, "b": {"c": 1}}) == {"a": {"x": 1, "z": 3}, "b": {"c": 1}}
     assert below == {"a": {"x": 1, "y": 2}, "b": 1}
+
+
+def test_a_workload_may_name_the_policies_that_run_on_it(small_scenario: Any) -> None:
+    workloads = {"all": None, "some": {"policies": ["static"]}}
+    study, path = load_study(
+        str(write(small_scenario, workloads=workloads, policies={"static": None, "reactive": None}))
+    )
+    runs = [(run.workload, run.policy) for run in planned_runs(study, path, chosen(study))]
+    assert runs == [("all", "static"), ("all", "reactive"), ("some", "static")]
+
+
+def test_a_studys_scenario_is_laid_over_its_base(small_scenario: Any) -> None:
+    small_scenario.write()
+    laid_over = {"base": "small.yaml", "scenario": {"min_servers": 0, "description": "laid over"}}
+    study, path = load_study(str(write(small_scenario, **laid_over)))
+    base = base_values(study, path)
+    assert (base["min_servers"], base["description"]) == (0, "laid over")
+    assert base["models"] == small_scenario.values()["models"]
 
 
 def test_fewer_values_are_spread_over_all_of_them() -> None:

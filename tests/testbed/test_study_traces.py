@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from testbed.offered_load import OfferedLoad, offered_load
-from testbed.scenario import ScenarioError, load_scenario
+from testbed.scenario import ScenarioError
+from testbed.scenario_file import load_scenario
 from testbed.study import StudyError, StudyWorkload
 from testbed.study_fluid_trace import RateTrace, fitted_rates
 from testbed.study_trace import fitted_trace, found_trace, traces_folder

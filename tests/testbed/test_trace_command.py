@@ -45,6 +45,20 @@ def test_a_workload_file_and_overrides_say_what_is_made(trace_command: Command) 
     assert trace.labels("region").names == ("north",)
 
 
+def test_a_description_is_drawn_as_a_page_with_the_same_table(trace_command: Command) -> None:
+    trace_command("make", "--seed", "3", "-o", "t.parquet", *SMALL)
+    code, told, err = trace_command("describe", "t.parquet", "--html", "t.html")
+    assert (code, err) == (0, "")
+    assert told.rstrip().endswith("→ t.html")
+    page = Path("t.html").read_text(encoding="utf-8")
+    assert page.count('<svg class="plot"') >= 9
+    assert "<script" not in page and "http" not in page
+    (counts,) = (line for line in told.splitlines() if line.startswith("targets: "))
+    assert counts in page
+    assert f"{page.count('>pass</td>')} pass, {page.count('>miss</td>')} miss" in counts
+    assert trace_command("describe", "t.parquet", "--html", "t.html")[0] == 2, "a file that is there is left alone"
+
+
 def test_a_description_tells_counts_and_why_a_statistic_cannot_be_had(trace_command: Command) -> None:
     trace_command("make", "--seed", "3", "-o", "t.parquet", *SMALL)
     code, told, err = trace_command("describe", "t.parquet")

@@ -55,6 +55,12 @@ def test_requests_are_served_by_priority_only_where_the_spec_says_so() -> None:
     assert value_of(command(spec_with(scheduling_policy="priority")).argv, "--scheduling-policy") == "priority"
 
 
+def test_prefix_caching_is_switched_only_where_the_spec_says_so() -> None:
+    assert not [argument for argument in command(spec_with()).argv if "prefix-caching" in argument]
+    assert "--enable-prefix-caching" in command(spec_with(enable_prefix_caching=True)).argv
+    assert "--no-enable-prefix-caching" in command(spec_with(enable_prefix_caching=False)).argv
+
+
 def test_extra_arguments_come_last_so_that_they_override() -> None:
     argv = command(spec_with(max_num_seqs=8, extra_args=("--max-num-seqs", "9"))).argv
     assert argv[-2:] == ("--max-num-seqs", "9")

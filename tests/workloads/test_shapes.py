@@ -61,6 +61,13 @@ def test_no_bursts_and_no_level_mean_an_even_day():
     assert (bursts(shape, 1, "m", 0) * random_level(shape, 1, "m", 0) == 1).all()
 
 
+def test_the_first_minute_of_every_hour_may_ask_more():
+    plain, burst = (weekly_curve(LoadShape(first_minute_factor=factor), MINUTES) for factor in (1, 9))
+    ratio = (burst / plain).reshape(-1, 60)
+    assert ratio[:, 0] == pytest.approx(9)
+    assert (ratio[:, 1:] == 1).all()
+
+
 def test_burst_factors_the_wrong_way_round_are_refused():
     with pytest.raises(ValidationError, match="swap"):
         LoadShape(burst_factor_low=5, burst_factor_high=4)

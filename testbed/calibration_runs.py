@@ -1,0 +1,83 @@
+"""The real runs of a calibration: a scenario at given loads, several times, each a run folder."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from testbed.bad_input import BadInput
+from testbed.capacities import capacities, load_profiles
+from testbed.offered_load import OfferedLoad, offered_load
+from testbed.progress import show_progress
+from testbed.run import prepare, run_experiment
+from testbed.scenario import Mode, Scenario
+from testbed.scenario_file import load_scenario
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealRuns:
+    """What to run: the scenario with its overrides in `mode`, at each of `loads` (shares of what the initial servers
+    sustain by their profiles; empty: as it is), `repeats` times, one load after the other. `policies` empty: all."""
+
+    scenario: str
+    overrides: tuple[str, ...]
+    mode: Mode
+    loads: tuple[float, ...]
+    repeats: int
+    policies: tuple[str, ...]
+
+    def run(self, out: Path, console: Console) -> list[Path]:
+        """Run folders below `out`. Raises RunFailed; an interruption is raised as KeyboardInterrupt."""
+        # Every scenario is checked before the first server starts.
+        scenarios = [load_scenario(self.scenario, given) for given in self._overrides()]
+        prepared = [prepare(scenario, path, self.policies) for scenario, path in scenarios]
+        folders = []
+        for repeat in range(1, self.repeats + 1):
+            for number, experiment in enumerate(prepared, start=1):
+                scenario = experiment.setting.scenario
+                folder = out / f"real-{number}-{repeat}"
+                requests = len(experiment.setting.load.trace)
+                console.print(f"[bold]{scenario.name}[/]  {scenario.mode.value}  {requests:,} requests  → {folder}")
+                outcome = run_experiment(experiment, folder, partial(show_progress, console=console), page=False)
+                if outcome.interrupted:
+                    raise KeyboardInterrupt
+                folders.append(folder)
+        return folders
+
+    def _overrides(self) -> list[tuple[str, ...]]:
+        given = (*self.overrides, f"mode={self.mode.value}")
+        if not self.loads:
+            return [given]
+        scenario, path = load_scenario(self.scenario, given)
+        synthetic = scenario.workload.synthetic
+        if synthetic is None:
+            raise BadInput("--loads: the workload is a trace, whose rate is its own; leave --loads out")
+        load = offered_load(scenario, path)
+        now = busiest_load(scenario, load)
+        return [
+            (
+                *given,
+                f'name="{scenario.name} at {share:.0%} of capacity"',
+                f"workload.synthetic.mean_requests_per_s={synthetic.mean_requests_per_s * share / now:.6g}",
+            )
+            for share in self.loads
+        ]
+
+
+def busiest_load(scenario: Scenario, load: OfferedLoad) -> float:
+    """Requests/s offered over requests/s that the initial servers sustain by their profiles, of the busiest model."""
+    found = capacities(scenario, load_profiles(scenario), load.mix)
+    sustained: dict[str, float] = {}
+    for (model, _, gpu_type), count in scenario.initial_counts().items():
+        if (model, gpu_type) in found:
+            sustained[model] = sustained.get(model, 0.0) + count * found[model, gpu_type].theta.requests_per_s
+    models = load.trace.labels("model")
+    shares = []
+    for name in models.names:
+        if not sustained.get(name):
+            raise BadInput(f"--loads: {name} has no initial server; give it one, or leave --loads out")
+        offered_per_s = float(np.count_nonzero(models.rows(name))) / load.trace.horizon_s
+        shares.append(offered_per_s / sustained[name])
+    return max(shares)

@@ -1,0 +1,71 @@
+"""The dashboard's thread: an event loop of its own, in real time, whatever the run's clock does."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from testbed.bad_input import BadInput
+from testbed.dashboard.publisher import Publisher
+from testbed.dashboard.site import Site
+from testbed.live_run import LiveRuns
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8765
+# At the end the pages get this long to take the last snapshot.
+FAREWELL_S = 0.3
+
+
+@contextmanager
+def serve_dashboard(runs: LiveRuns, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> Iterator[str]:
+    """Serve `runs` while the context lasts; yields the address to open. Port 0 takes any free one.
+
+    Raises BadInput where nothing can listen.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"the dashboard cannot listen on {host} port {port}: {error}; give another port") from error
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+    serving = threading.Thread(
+        target=lambda: loop.run_until_complete(_serve(runs, host, listening, over)),
+        name="dashboard",
+        daemon=True,
+    )
+    serving.start()
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{listening.getsockname()[1]}"
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        serving.join()
+        loop.close()
+
+
+async def _serve(runs: LiveRuns, host: str, listening: socket.socket, over: asyncio.Event) -> None:
+    publisher = Publisher(runs)
+    # A page that goes away ends its handler.
+    runner = web.AppRunner(
+        Site(runs, publisher, host).application(),
+        handler_cancellation=True,
+        handle_signals=False,
+        shutdown_timeout=0.1,
+        access_log=None,
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+        async with asyncio.TaskGroup() as tasks:
+            publishing = tasks.create_task(publisher.publish_forever(), name="publisher")
+            await over.wait()
+            publishing.cancel()
+        await publisher.publish()
+        if publisher.looking:
+            await asyncio.sleep(FAREWELL_S)
+    finally:
+        await runner.cleanup()

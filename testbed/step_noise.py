@@ -1,0 +1,17 @@
+"""Iterations that take longer or shorter than their profile says, as a machine's do."""
+
+from workloads.seeds import generator
+
+
+class StepNoise:
+    """Factors on iteration times: independent of each other, gamma-distributed with mean 1 and coefficient of variation
+    `cv` (above 0). Each server of a seed has its own, the same every time."""
+
+    def __init__(self, cv: float, seed: int, server_id: str) -> None:
+        self._shape = 1.0 / cv**2
+        self._random = generator(seed, "step noise", server_id)
+
+    def factor(self, steps: int) -> float:
+        """Of `steps` iterations in a row, together: a sum of gammas is a gamma."""
+        shape = steps * self._shape
+        return float(self._random.gamma(shape, 1.0 / shape))
