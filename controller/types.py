@@ -89,7 +89,8 @@ class Capacity:
     `gpus`: GPUs one server takes (a fraction where several servers share one). `start_s`: from command to READY.
     `prefill_tokens_per_s` and `decode_tokens_per_s`: the same capacity taken apart: p prompt tokens/s and o output
     tokens/s take p / prefill + o / decode servers; None where only theta is known. `sleep_s` and `wake_s`: from READY
-    to sleeping and back; None where servers of the model cannot sleep.
+    to sleeping and back; None where servers of the model cannot sleep. `stay_s`: how long a request may stay with a
+    server within its SLO, waiting included; what arrives is served over that time. 0: within the bin that it came in.
     """
 
     theta_tokens_per_s: float
@@ -100,6 +101,7 @@ class Capacity:
     decode_tokens_per_s: float | None = None
     sleep_s: float | None = None
     wake_s: float | None = None
+    stay_s: float = 0.0
 
     @property
     def can_sleep(self) -> bool:

@@ -21,12 +21,14 @@ from workloads.slo import Slo
 class ModelCapacity:
     """One model on one GPU type: its profile, what a server sustains (`sustained`), and what utilisation divides by.
 
-    `slo_tokens`: prompt and output tokens in flight when a server runs at theta.
+    `slo_tokens`: prompt and output tokens in flight when a server runs at theta. `stay_s`: how long a request of mean
+    lengths may stay with a server at theta within its SLO.
     """
 
     profile: ServerProfile
     sustained: MixCapacity
     slo_tokens: float
+    stay_s: float
 
     @property
     def theta(self) -> Theta:
@@ -74,8 +76,16 @@ def model_capacity(
         )
     except ValueError as error:
         raise ScenarioError(f"models.{name}.profiles.{gpu_type}: {error}") from error
+    theta = sustained.theta
     per_request = lengths.prompt_mean + lengths.output_mean
-    return ModelCapacity(profile=profile, sustained=sustained, slo_tokens=sustained.theta.concurrency * per_request)
+    # At theta by Little's law, and as much longer as it may wait for its first token.
+    patience_s = max(0.0, (strictest.ttft_s or 0.0) - theta.ttft_mean_s)
+    return ModelCapacity(
+        profile=profile,
+        sustained=sustained,
+        slo_tokens=theta.concurrency * per_request,
+        stay_s=theta.concurrency / theta.requests_per_s + patience_s,
+    )
 
 
 def served_profile(profile: ServerProfile, model: ModelConfig) -> ServerProfile:
@@ -120,6 +130,7 @@ def fleet_limits(scenario: Scenario, found: Mapping[tuple[str, str], ModelCapaci
                 theta_tokens_per_s=capacity.theta.theta_tokens_per_s * planned_for,
                 prefill_tokens_per_s=capacity.sustained.prefill_tokens_per_s * planned_for,
                 decode_tokens_per_s=capacity.sustained.decode_tokens_per_s * planned_for,
+                stay_s=capacity.stay_s,
                 gpus=scenario.models[name].gpus,
                 start_s=start_s(scenario.models[name], capacity.profile, scenario.mode),
                 usd_per_gpu_h=scenario.gpu_types[gpu_type].usd_per_gpu_h if gpu_type in scenario.gpu_types else 0.0,

@@ -47,7 +47,7 @@ class _Study:
         initial: Mapping[Placement, int],
         drain_s: float,
     ) -> None:
-        self._policy, self._load, self._limits = policy, load, limits
+        self._policy, self._load, self._limits = policy, load, _served_as_it_comes(limits)
         self._servers = FluidServers(limits, _dealt(initial, limits), drain_s)
         self._theta = {p: limits.capacity[p.model, p.gpu_type].theta_tokens_per_s for p in limits.placements()}
         pools = tuple(Pool(model, region) for model in limits.models for region in limits.regions)
@@ -187,6 +187,11 @@ class _Study:
             niw_late_tokens=sum(backlog.late_tokens for backlog in self._backlogs.values()),
             capacity_tokens_per_s=MappingProxyType(self._capacity),
         )
+
+
+def _served_as_it_comes(limits: FleetLimits) -> FleetLimits:
+    """In this model what arrives in a bin is served in it, or missed."""
+    return replace(limits, capacity={key: replace(c, stay_s=0.0) for key, c in limits.capacity.items()})
 
 
 def _dealt(initial: Mapping[Placement, int], limits: FleetLimits) -> dict[Placement, int]:

@@ -1,4 +1,4 @@
-"""What the limits say of a model: the longest lead of its GPU types, and theta on the one cheapest for its work."""
+"""What the limits say of a model: longest lead and stay of its GPU types, and theta on the one cheapest to work on."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,6 +23,11 @@ def start_lead_s(limits: FleetLimits, model: str) -> float | None:
     starts sooner may be full.
     """
     return max((capacity.start_s for capacity in _usable(limits, model)), default=None)
+
+
+def stay_s(limits: FleetLimits, model: str) -> float:
+    """How long a request of the model may stay with a server, the longest of its GPU types."""
+    return max((capacity.stay_s for capacity in _usable(limits, model)), default=0.0)
 
 
 def wake_lead_s(limits: FleetLimits, model: str) -> float | None:

@@ -10,6 +10,7 @@ from controller.mpc.features import LONGEST
 from controller.mpc.headroom import Rehearsal, rehearsed
 from controller.mpc.held import LEADS_HELD
 from controller.mpc.lead_peak import LeadPeakFit, LeadPeaks
+from controller.mpc.served_load import served_load
 from controller.mpc.tail import score_at, worthwhile
 
 _RECENT_STEPS = 15
@@ -33,8 +34,8 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPast:
-    """Interactive tokens/s of one model over all regions, in whole steps of `step_s`; the last is number `last_step`
-    of the run (counted from 1, below for history from before it).
+    """Interactive tokens/s of one model in service, over all regions, in whole steps of `step_s`; the last is number
+    `last_step` of the run (counted from 1, below for history from before it).
     """
 
     values: Series
@@ -42,16 +43,24 @@ class ModelPast:
     last_step: int
 
     @classmethod
-    def of(cls, demand: DemandHistory, model: str, step_s: float) -> "ModelPast":
-        """Raises ValueError when `step_s` is no multiple of the history's bin."""
+    def of(cls, demand: DemandHistory, model: str, step_s: float, stay_s: float) -> "ModelPast":
+        """Of requests that stay with a server for `stay_s`. Raises ValueError when `step_s` is no multiple of the
+        history's bin.
+        """
         series = [demand.resampled(key, step_s) for key in demand.interactive if key[0] == model]
         values = np.sum(series, axis=0) if series else np.zeros(0)
         last = int(np.floor(demand.until_s / step_s + 1e-6))
-        return cls(values=np.asarray(values, dtype=np.float64), step_s=step_s, last_step=last)
+        load = served_load(np.asarray(values, dtype=np.float64), stay_s / step_s)
+        return cls(values=load, step_s=step_s, last_step=last)
 
     def recent_mean(self) -> float:
         """Mean of the last 15 steps, tokens/s; 0 with no history."""
         return float(self.values[-_RECENT_STEPS:].mean()) if len(self.values) else 0.0
+
+    def weight(self, steps: float, season_steps: int) -> float:
+        """How many mean steps of the last season hold as much demand as the last `steps`; `steps` where it had none."""
+        mean = float(self.values[-season_steps:].mean()) if len(self.values) else 0.0
+        return steps * float(self.values[-max(1, round(steps)) :].mean()) / mean if mean > 0 else steps
 
     def highest(self, steps: int) -> float:
         return float(self.values[-steps:].max(initial=0.0))
@@ -92,7 +101,9 @@ def outlook(past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, b
     )
 
 
-def first_headroom(past: ModelPast, peaks: LeadPeaks, lead_s: float, theta: float, budget: float) -> float | None:
+def first_headroom(
+    past: ModelPast, peaks: LeadPeaks, lead_s: float, theta: float, least_servers: int, budget: float
+) -> float | None:
     """The headroom that the last season of history would have brought about; None without a fit to rehearse with."""
     window = past.window_steps(lead_s)
     fit: LeadPeakFit | None = peaks.fit(past.values, past.last_step, window)
@@ -100,6 +111,10 @@ def first_headroom(past: ModelPast, peaks: LeadPeaks, lead_s: float, theta: floa
         return None
     lead = window - 1
     given = Rehearsal(
-        values=past.values, theta_tokens_per_s=theta, lead_steps=lead, hold_steps=max(1, round(LEADS_HELD * lead))
+        values=past.values,
+        theta_tokens_per_s=theta,
+        least_servers=least_servers,
+        lead_steps=lead,
+        hold_steps=max(1, round(LEADS_HELD * lead)),
     )
     return rehearsed(fit, given, budget, peaks.season_steps)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from controller.mpc.outlook import ModelPast
 from controller.types import Observation
 
 LEAST_RATIO, MOST_RATIO = 0.7, 1.3
@@ -18,7 +19,7 @@ class Service:
     """How one model fared since the last decision.
 
     `steps`: how many steps of the policy's grid that was; `missed_share` (0..1) of the interactive requests that ended,
-    None where none did. `load`: the highest demand over the capacity of the READY servers, by profile.
+    None where none did. `load`: the highest in service over the capacity of the READY servers, by profile.
     """
 
     steps: float
@@ -26,7 +27,7 @@ class Service:
     load: float
 
 
-def service_of(seen: Observation, model: str, *, since_s: float, step_s: float) -> Service:
+def service_of(seen: Observation, model: str, past: ModelPast, *, since_s: float) -> Service:
     """Bins that ended after `since_s`, at most the history's; requests count where they came from."""
     demand = seen.demand
     bins = max(0, round((demand.until_s - since_s) / demand.bin_s))
@@ -40,10 +41,10 @@ def service_of(seen: Observation, model: str, *, since_s: float, step_s: float) 
     keys = [key for key in demand.interactive if key[0] == model]
     ended = sum(float(demand.ended[key][-bins:].sum()) for key in keys if key in demand.ended)
     missed = sum(float(demand.missed[key][-bins:].sum()) for key in keys if key in demand.missed)
-    series = [demand.interactive[key][-bins:] for key in keys]
-    peak = max((float(sum(column)) for column in zip(*series, strict=False)), default=0.0)
+    steps = bins * demand.bin_s / past.step_s
+    peak = past.highest(max(1, round(steps)))
     return Service(
-        steps=bins * demand.bin_s / step_s,
+        steps=steps,
         missed_share=missed / ended if ended > 0 else None,
         # Without a READY server whoever ended was turned away: more servers would have helped.
         load=peak / ready if ready > 0 else float(peak > 0 or missed > 0) * MOST_RATIO,

@@ -11,7 +11,7 @@ from controller.mpc.batch import batch_tokens_per_s
 from controller.mpc.headroom import START, adapted, unwound
 from controller.mpc.held import LEADS_HELD, held_numbers, highest_held
 from controller.mpc.lead_peak import LeadPeaks
-from controller.mpc.leads import start_lead_s, theta_of_cheapest, wake_lead_s, with_ratios
+from controller.mpc.leads import start_lead_s, stay_s, theta_of_cheapest, wake_lead_s, with_ratios
 from controller.mpc.moves import move
 from controller.mpc.needs import Needs, regional_shares
 from controller.mpc.outlook import ModelPast, Outlook, first_headroom, outlook
@@ -135,19 +135,21 @@ class ModelPredictive:
     def _view(self, seen: Observation, model: str, memory: Memory) -> _ModelView:
         given, numbers = self.parameters, memory.numbers
         step_s = max(given.step_s, seen.demand.bin_s)
-        past = ModelPast.of(seen.demand, model, step_s)
+        past = ModelPast.of(seen.demand, model, step_s, stay_s(seen.limits, model))
         start_s, wake_s = start_lead_s(seen.limits, model) or 0.0, wake_lead_s(seen.limits, model)
         lead_s = start_s if wake_s is None else min(start_s, wake_s)
         headroom, ratio = numbers.get(f"headroom {model}"), numbers.get(f"theta {model}", 1.0)
         if headroom is None:
             theta = theta_of_cheapest(seen.limits, model)
-            headroom = first_headroom(past, self._peaks, lead_s, theta, given.budget) or START
+            least = seen.limits.min_servers * len({p.region for p in seen.placements if p.model == model})
+            headroom = first_headroom(past, self._peaks, lead_s, theta, least, given.budget) or START
         since_s = numbers.get("seen_until_s", seen.demand.until_s)
-        service = service_of(seen, model, since_s=since_s, step_s=step_s)
+        service = service_of(seen, model, past, since_s=since_s)
         unavoidable = unavoidable_share(numbers.get(f"unavoidable {model}", 0.0), service)
         charged = charged_share(service, unavoidable, given.budget)
         if charged is not None:
-            headroom = adapted(headroom, charged, given.budget, service.steps)
+            weight = past.weight(service.steps, self._peaks.season_steps)
+            headroom = adapted(headroom, charged, given.budget, weight)
             ratio = corrected_ratio(ratio, service, charged, given.budget)
         start = self._outlook(seen, past, model, start_s, headroom)
         wake = None if wake_s is None else self._outlook(seen, past, model, lead_s, headroom)

@@ -8,7 +8,7 @@ from controller.parameter_types import Parameters, Seconds
 
 
 class MpcParameters(Parameters):
-    """`budget`: the share of interactive requests (of each minute, on average) that may miss their SLO.
+    """`budget`: the share of interactive requests that may miss their SLO.
 
     Times are of the run; a run compressed to minutes compresses them too. `step_s`: the grid of demand, a
     multiple of the history's bin. `season_s`: after which demand repeats. The forecast is refitted every `refit_s` on
