@@ -20,7 +20,7 @@ from controller.mpc.lead_peak import LeadPeakFit
 from controller.mpc.tail import LEAST, MOST, score_at, worthwhile
 
 START = 3.0
-GAIN = 0.1
+GAIN = 0.05
 _WOUND_UP = 1.0
 
 
