@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 from results.recorder import RunRecorder
+from testbed.bad_input import BadInput
 from testbed.policy_run import PolicyRun, Progress
 from testbed.run import Experiment, prepare
 from testbed.scenario_file import load_scenario
@@ -114,11 +115,20 @@ def run(experiment: Experiment, policy: str, folder: Path) -> Progress:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--policy", default="reactive", help="of the quickstart scenario: reactive, lt-ua")
-    parser.add_argument("--large", action="store_true", help=f"{LARGE:,} requests too")
-    parser.add_argument("--scenario", help="a bundled scenario or a file, as it is")
-    parser.add_argument("--requests", type=int, help=argparse.SUPPRESS)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--large", action="store_true", help=f"{LARGE:,} requests too")
+    what.add_argument("--scenario", help="a bundled scenario or a file, as it is")
+    what.add_argument("--requests", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.requests:
+    try:
+        measure(given)
+    except BadInput as error:
+        parser.error(str(error))
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Raises BadInput for a scenario or policy that cannot be run."""
+    if given.requests is not None:
         print(json.dumps(measured("quickstart", of_size(given.requests), given.policy)))
         return
     print(f"{'requests':>10} {'CPU s':>7} {'us each':>8} {'per CPU s':>10} {'grown MiB':>9} {'peak MiB':>8}  where")
@@ -127,7 +137,10 @@ def main() -> None:
         return
     for size in (*SIZES, LARGE) if given.large else SIZES:
         command = [sys.executable, "-m", "benchmarks.virtual", "--requests", str(size), "--policy", given.policy]
-        show(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+        if done.returncode:
+            sys.exit(done.returncode)  # it has said why
+        show(json.loads(done.stdout))
 
 
 def show(found: dict[str, Any]) -> None:

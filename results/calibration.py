@@ -113,7 +113,6 @@ class RunFacts(Part):
     requests_per_s: float
     cached_prompt_share: float
     lateness_s: Lateness | None
-    sent_after_s: Lateness
     client: ClientRecord | None
 
 

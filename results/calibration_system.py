@@ -45,10 +45,10 @@ def system_measures(
 
 
 def _utilisation(folder: PolicyFolder) -> float | None:
-    """As the controller sees it, over the looks at placements that have a READY server."""
+    """As the controller sees it, over the looks at placements, weighted with their READY servers."""
     pools = folder.pools()
     serving = pools[pools["ready"] > 0]
-    return float(serving["utilisation"].mean()) if len(serving) else None
+    return float(np.average(serving["utilisation"], weights=serving["ready"])) if len(serving) else None
 
 
 def _gauge(folder: PolicyFolder, column: str) -> float | None:

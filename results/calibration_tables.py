@@ -34,6 +34,9 @@ def alone_table(case: CaseRecord) -> TextTable:
     return measures_table("Servers alone", case.servers_alone, _ALONE_LEAD)
 
 
+_KEPT = {True: ": kept", False: ": not kept", None: ""}
+
+
 def measures_table(title: str, measures: Sequence[Measure], lead: str = "") -> TextTable:
     """Real and emulated values as means over the runs, the error, its limit, and what real runs differ by."""
     return TextTable(
@@ -45,7 +48,7 @@ def measures_table(title: str, measures: Sequence[Measure], lead: str = "") -> T
                 _mean(one.real, one.unit),
                 _mean(one.emulated, one.unit),
                 "–" if one.error is None else signed_percent(one.error),
-                "" if one.limit is None else f"{percent(one.limit)}: {'kept' if one.within else 'not kept'}",
+                "" if one.limit is None else percent(one.limit) + _KEPT[one.within],
                 "–" if one.noise is None else percent(one.noise),
             )
             for one in measures
@@ -108,7 +111,8 @@ def _crowd_name(crowd: Crowd) -> str:
 def _beside(real_s: float | None, emulated_s: float | None) -> tuple[str, str, str]:
     if real_s is None or emulated_s is None:
         return "–", "–", "–"
-    return duration(real_s), duration(emulated_s), signed_percent(emulated_s / real_s - 1)
+    error = signed_percent(emulated_s / real_s - 1) if real_s else "–"
+    return duration(real_s), duration(emulated_s), error
 
 
 def _variants(case: CaseRecord) -> TextTable:
@@ -144,8 +148,11 @@ def _client(runs: Sequence[RunFacts]) -> TextTable:
                 f"{run.completed:,}",
                 f"{run.compared:,}",
                 three_figures(run.requests_per_s),
-                duration(run.sent_after_s.p50),
-                duration(run.sent_after_s.p99),
+                *(
+                    (duration(run.lateness_s.p50), duration(run.lateness_s.p99))
+                    if run.lateness_s
+                    else (NOT_MEASURED,) * 2
+                ),
                 *(
                     (duration(run.client.lag_s.p50), duration(run.client.lag_s.p99), percent(run.client.cpu_share))
                     if run.client

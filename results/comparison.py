@@ -19,7 +19,7 @@ class Cell:
 
     `change` is against the first policy, "" where there is nothing to compare (also when either has not finished: less
     time costs less); `interval` its 95 % confidence interval over seeds, "" of a single seed. `better` says whether the
-    change is for the better, None where it is neither, or where the interval holds both.
+    change is for the better, None where it is neither, where the interval holds both, or where no seed is shared.
     """
 
     text: str
@@ -99,19 +99,19 @@ def _cell(quantity: Quantity, group: SeedGroup, base: SeedGroup) -> Cell:
     shared = [seed for seed in ours if seed in theirs]
     mine = _column([ours[seed] for seed in shared] if shared else list(ours.values()))
     other = _column([theirs[seed] for seed in shared] if shared else list(theirs.values()))
-    if not quantity.in_points and (other == 0).any():
+    if not quantity.in_points and not other.any():
         return plain
     step = _difference if quantity.in_points else _ratio
     change = float(step(_column([_mean(mine)]), _column([_mean(other)]))[0])
     interval = change_interval(mine, other, step, paired=bool(shared))
     signed = signed_points if quantity.in_points else signed_percent
-    neither = signed(change).startswith("±") or (interval is not None and interval[0] <= 0 <= interval[1])
+    unclear = not shared or (interval is not None and interval[0] <= 0 <= interval[1])
     return Cell(
         text=plain.text,
         value=mean,
         change=signed(change),
         interval="" if interval is None else " to ".join(signed(end).rpartition(" ")[0] for end in interval),
-        better=None if neither else (change < 0) == quantity.less_is_better,
+        better=None if unclear or signed(change).startswith("±") else (change < 0) == quantity.less_is_better,
     )
 
 
@@ -126,7 +126,8 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _ratio(ours: Floats, base: Floats) -> Floats:
-    return ours / base - 1
+    """nan where the base is 0."""
+    return np.divide(ours, base, out=np.full_like(base, np.nan), where=base != 0) - 1
 
 
 def _difference(ours: Floats, base: Floats) -> Floats:

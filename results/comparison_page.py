@@ -21,17 +21,21 @@ class ComparedCase:
 
     @property
     def seeds_text(self) -> str:
-        """How many seeds stand behind each policy, in a sentence."""
-        counts = {len(seeds) for seeds in self.comparison.seeds}
-        if counts == {1}:
-            return "One seed: no confidence interval can be told."
-        if len(counts) == 1:
-            return f"Means over {counts.pop()} seeds; in brackets the {percent(COVERAGE)} interval of the change."
-        listed = ", ".join(
-            f"{policy} {len(seeds)}"
-            for policy, seeds in zip(self.comparison.policies, self.comparison.seeds, strict=True)
-        )
-        return f"Means over seeds ({listed}); a change is over the seeds that both have, where there are such."
+        """Which seeds stand behind each policy, in a sentence or two."""
+        policies, seeds = self.comparison.policies, self.comparison.seeds
+        if len({frozenset(of_policy) for of_policy in seeds}) == 1:
+            if len(seeds[0]) == 1:
+                return "One seed: no confidence interval can be told."
+            return f"Means over {len(seeds[0])} seeds; in brackets the {percent(COVERAGE)} interval of the change."
+        by_policy = dict(zip(policies, seeds, strict=True))
+        listed = "; ".join(f"{policy} {', '.join(map(str, of_policy))}" for policy, of_policy in by_policy.items())
+        apart = [
+            f"{policies[0]} and {policy} share no seed: their requests differ."
+            for policy, of_policy in by_policy.items()
+            if not set(seeds[0]) & set(of_policy)
+        ]
+        means = f"Means over seeds ({listed}); a change is over the seeds that both have, where there are such."
+        return " ".join((means, *apart))
 
 
 def write_comparison(cases: Sequence[ComparedCase], remarks: Sequence[str], folder: Path) -> tuple[Path, Path]:

@@ -1,7 +1,9 @@
 """Every scaling decision on a time line: what it changed where, why, and what the solver said."""
 
 from collections.abc import Sequence
+from math import ceil
 
+from controller.types import Placement, Step
 from results.charts import Chart, ChartGroup
 from results.decisions import Decision
 from results.drawing import Mark
@@ -9,7 +11,7 @@ from results.plot import Plot
 from results.quantities import clock, percent, seconds
 from results.scales import Scale, decades, from_zero, run_time
 
-# More marks than this no page shows and no eye tells apart.
+# Many more marks than this no page shows and no eye tells apart.
 MOST_MARKS = 3000
 _LANE_PX = 15
 _WIDTH_PX = 1100
@@ -39,10 +41,16 @@ def decision_group(decisions: Sequence[Decision], acted: int, end_s: float) -> C
     """`decisions` are those shown of the `acted` that did something; None when none did."""
     if not decisions:
         return None
-    charts = [_lanes(decisions, end_s)]
+    marks = [(decision, step) for decision in decisions for step in decision.steps]
+    drawn = _thinned(marks)
+    charts = [_lanes(drawn, end_s)]
     if any(decision.solve is not None for decision in decisions):
         charts.append(_solver(decisions, end_s))
-    left_out = f" The {len(decisions):,} most telling of {acted:,}." if len(decisions) < acted else ""
+    left_out = ""
+    if len(decisions) < acted:
+        left_out += f" {len(decisions):,} of {acted:,} decisions: the most telling, the rest evenly spaced."
+    if len(drawn) < len(marks):
+        left_out += f" {len(drawn):,} of {len(marks):,} marks: evenly spaced ones of each placement."
     return ChartGroup(
         title="Decisions on a time line",
         charts=tuple(charts),
@@ -57,23 +65,29 @@ def decision_group(decisions: Sequence[Decision], acted: int, end_s: float) -> C
     )
 
 
-def _lanes(decisions: Sequence[Decision], end_s: float) -> Chart:
-    names = sorted({str(step.placement) for decision in decisions for step in decision.steps})
+def _thinned(marks: Sequence[tuple[Decision, Step]]) -> list[tuple[Decision, Step]]:
+    """Every n-th mark of each placement, so that no part of the run and no placement goes missing."""
+    every = max(1, ceil(len(marks) / MOST_MARKS))
+    by_placement: dict[Placement, list[tuple[Decision, Step]]] = {}
+    for decision, step in marks:
+        by_placement.setdefault(step.placement, []).append((decision, step))
+    return [mark for lane in by_placement.values() for mark in lane[::every]]
+
+
+def _lanes(marks: Sequence[tuple[Decision, Step]], end_s: float) -> Chart:
+    names = sorted({str(step.placement) for _, step in marks})
     lane = {name: len(names) - 1 - index for index, name in enumerate(names)}
     y = Scale(low=-0.7, high=max(len(names), 1) - 0.3, ticks=tuple((float(lane[name]), name) for name in names))
     height = max(30, _LANE_PX * len(names))
     plot = Plot("Decisions by placement", run_time(end_s, ticks=14), y, width=_WIDTH_PX, height=height)
-    budget = MOST_MARKS
-    for decision in decisions:
-        for step in decision.steps[:budget]:
-            told = f"{clock(decision.at_s)}  {step.placement} {step.change:+d}: {step.reason}"
-            if solved := solver_text(decision):
-                told += f" ({solved})"
-            more = step.change > 0
-            size = min(2.0 + abs(step.change), 6.0)
-            place = float(lane[str(step.placement)])
-            plot.mark(decision.at_s, place, _MORE if more else _FEWER, "up" if more else "down", size, told)
-        budget -= min(budget, len(decision.steps))
+    for decision, step in marks:
+        told = f"{clock(decision.at_s)}  {step.placement} {step.change:+d}: {step.reason}"
+        if solved := solver_text(decision):
+            told += f" ({solved})"
+        more = step.change > 0
+        size = min(2.0 + abs(step.change), 6.0)
+        place = float(lane[str(step.placement)])
+        plot.mark(decision.at_s, place, _MORE if more else _FEWER, "up" if more else "down", size, told)
     return Chart(title="Changes by placement", plots=(plot.svg(),))
 
 

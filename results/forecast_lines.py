@@ -30,6 +30,8 @@ def forecast_lines(forecasts: Iterable[tuple[Pool, Forecast]], edges_s: Floats) 
         end_s = forecast.from_s + forecast.step_s * len(forecast.mean_tokens_per_s)
         first, last = np.searchsorted(middles, (forecast.from_s, end_s))
         step = np.floor((middles[first:last] - forecast.from_s) / forecast.step_s).astype(np.int64)
+        # Rounding may put a moment just before the end one step behind it.
+        step = np.minimum(step, len(forecast.mean_tokens_per_s) - 1)
         line.mean[first:last] = np.asarray(forecast.mean_tokens_per_s)[step]
         line.upper[first:last] = np.asarray(forecast.upper_tokens_per_s)[step]
     return lines

@@ -31,6 +31,8 @@ def gpu_group(gpus: pd.DataFrame, end_s: float) -> ChartGroup | None:
         for index, line in enumerate(lines):
             plot.steps(edges, line, colour(index), width=1.2)
         charts.append(Chart(title=title, plots=(plot.svg(),)))
+    if not charts:
+        return None
     return ChartGroup(
         title="GPUs as NVML saw them",
         charts=tuple(charts),

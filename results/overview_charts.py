@@ -38,10 +38,11 @@ def overview_groups(sections: Sequence[PolicySection]) -> tuple[ChartGroup, ...]
         "Latencies: share of completed requests at or below, counted from arrival; dotted: the SLO. Where policies are "
         "alike the last covers the others."
     )
-    return (
+    groups = (
         ChartGroup(title="Policies over each other", charts=tuple(charts[:3]), legend=marks(names), note=note),
         ChartGroup(title="All latencies, policies over each other", charts=tuple(charts[3:]), legend=marks(names)),
     )
+    return tuple(group for group in groups if group.charts)
 
 
 def _gpu_hours(sections: Sequence[PolicySection]) -> Chart:

@@ -52,12 +52,15 @@ def wasted_hours(case: str, runs: Sequence[PaperRun]) -> PaperFigure:
 
 
 def unified_or_siloed(cases: Mapping[str, Sequence[PaperRun]]) -> PaperFigure | None:
-    """GPU-hours of servers shared by all tiers and apart by tier, both scaled reactively; None where none ran both."""
+    """GPU-hours of servers shared by all tiers and apart by tier, both scaled reactively.
+
+    Of the cases that ran both and were served by the servers apart; None where there are none.
+    """
     hours: dict[str, dict[str, float]] = {}
     for case, runs in cases.items():
         pair = {policy: mean_over_seeds(runs, policy, _gpu_hours) for policy in (APART, SHARED)}
         found = {policy: value for policy, value in pair.items() if value is not None}
-        if len(found) == 2:
+        if len(found) == 2 and found[APART]:
             hours[case] = found
     if not hours:
         return None

@@ -137,7 +137,7 @@ def _by_minute(run: PaperRun) -> tuple[Floats, Floats]:
     completions = run.folder.policy(run.catalogue_name).completions(METRIC_COLUMNS)
     met = slo_met(completions, latencies(completions), run.folder.manifest.tier_slos())
     chosen = completions["tier"].isin(INTERACTIVE).to_numpy()
-    hours = completions["arrival_s"].to_numpy(np.float64)[chosen] / run.hour_s
+    hours = completions["arrival_s"].to_numpy(np.float64)[chosen] / run.hour_s + run.start_hour
     minute: npt.NDArray[np.int64] = (hours % 1 * MINUTES).astype(np.int64)
     missed = np.bincount(minute, weights=~met[chosen], minlength=MINUTES)
     return np.bincount(minute, minlength=MINUTES).astype(np.float64), missed.astype(np.float64)

@@ -18,7 +18,8 @@ class PaperRun:
 
     `case` is the workload, `policy` as it is labelled, `catalogue_name` its folder in the run. `apart_from_niw`: equal
     for cases that differ in the share of NIW requests alone. `hour_s`: an hour of the workload's day, in seconds of the
-    run; `bursts`: whether the first minute of each asks more.
+    run; `start_hour`: the hour of that day at which the run starts; `bursts`: whether the first minute of each hour
+    asks more.
     """
 
     case: str
@@ -29,6 +30,7 @@ class PaperRun:
     summary: PolicySummary
     apart_from_niw: str
     hour_s: float
+    start_hour: float
     bursts: bool
 
     @property

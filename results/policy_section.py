@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from results.accuracy import ForecastError
 from results.charts import ChartGroup
 from results.decision_charts import decision_group, solver_text, troubled
@@ -68,7 +70,7 @@ def policy_section(manifest: RunManifest, name: str, summary: PolicySummary, tab
     fleet_gpus = sum(gpu.count for gpu in manifest.gpus)
     groups = (
         *demand_groups(pools, end_s),
-        server_group(intervals, fleet_gpus, end_s),
+        server_group(intervals, requests.models, fleet_gpus, end_s),
         utilisation_group(tables.pools, requests.models, end_s),
         *latency_groups(requests, curves, end_s),
         goodput_group(requests, end_s),
@@ -152,19 +154,18 @@ def _forecast_texts(error: ForecastError) -> tuple[str, ...]:
 def most_telling(acted: Sequence[Decision], most: int = MOST_DECISIONS) -> tuple[Decision, ...]:
     """At most `most` of the decisions that did something, in order of time.
 
-    When there are more: those whose solver did not prove an optimum or left demand unserved, then the largest
-    changes, then the last.
+    When there are more: up to two thirds are those whose solver did not prove an optimum or left demand unserved, then
+    the largest changes, as far as they stand out from those left; the rest lies evenly over the others.
     """
     if len(acted) <= most:
         return tuple(acted)
 
-    def size(index: int) -> int:
-        return sum(abs(step.change) for step in acted[index].steps)
-
-    latest = len(acted) - most // 3
-    order = sorted(range(latest), key=lambda index: (not troubled(acted[index]), -size(index), -index))
-    chosen = sorted(order[: most - (len(acted) - latest)]) + list(range(latest, len(acted)))
-    return tuple(acted[index] for index in chosen)
+    ranks = [(not troubled(one), -sum(abs(step.change) for step in one.steps)) for one in acted]
+    first_left_out = sorted(ranks)[most - most // 3]
+    telling = [index for index, rank in enumerate(ranks) if rank < first_left_out]
+    others = [index for index, rank in enumerate(ranks) if rank >= first_left_out]
+    spaced = np.rint(np.linspace(0, len(others) - 1, most - len(telling))).astype(np.int64)
+    return tuple(acted[index] for index in sorted([*telling, *(others[at] for at in spaced)]))
 
 
 def _decision_row(decision: Decision) -> DecisionRow:

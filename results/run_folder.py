@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from results.manifest import RunManifest
 from results.parts import table_batches
+from results.run_folder_error import RunFolderError
 from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, GPUS, POOLS, SERVERS, Table
 
 
@@ -100,7 +101,7 @@ class RunFolder:
 
 
 def policy_path(run: Path, name: str) -> Path:
-    """Where a policy's tables lie. Raises ValueError for a name that is no plain folder name."""
+    """Where a policy's tables lie. Raises RunFolderError for a name that is no plain folder name."""
     if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise ValueError(f"policy name {name!r} cannot name a folder; use letters, digits and -")
+        raise RunFolderError(f"policy name {name!r} cannot name a folder; use letters, digits and -")
     return run / name

@@ -20,15 +20,18 @@ Floats = npt.NDArray[np.float64]
 _NOT_HELD = Mark(label="not held by any server: free for others", colour="#c9ccd2", kind="square")
 
 
-def server_group(intervals: pd.DataFrame, fleet_gpus: float, end_s: float) -> ChartGroup:
+def server_group(intervals: pd.DataFrame, models: Sequence[str], fleet_gpus: float, end_s: float) -> ChartGroup:
     """GPUs of the whole fleet by state, GPUs by region and by model, servers of each region by state.
 
-    `intervals` as results.standing has them; `fleet_gpus`: all that the regions have, 0 where that is not known.
+    `intervals` as results.standing has them; `models` in the order of their colours; `fleet_gpus`: all that the
+    regions have, 0 where that is not known.
     """
     edges = time_bins(end_s)
     charts = [_fleet(intervals, fleet_gpus, edges, end_s)]
-    charts += [_held_by(column, intervals, edges, end_s) for column in ("region", "model")]
-    for region in sorted(intervals["region"].astype(str).unique()):
+    regions = sorted(intervals["region"].astype(str).unique())
+    charts.append(_held_by("region", regions, intervals, edges, end_s))
+    charts.append(_held_by("model", _all_models(models, intervals), intervals, edges, end_s))
+    for region in regions:
         of_region = states(intervals[intervals["region"] == region], edges)
         label = f"Servers in {region} by state"
         charts.append(Chart(title=label, plots=(servers_plot(label, of_region, edges, end_s, WIDE_PX, 110),)))
@@ -55,8 +58,12 @@ def _fleet(intervals: pd.DataFrame, fleet_gpus: float, edges: Floats, end_s: flo
     return Chart(title=title, plots=(plot.svg(),))
 
 
-def _held_by(column: str, intervals: pd.DataFrame, edges: Floats, end_s: float) -> Chart:
-    names = sorted(intervals[column].astype(str).unique())
+def _all_models(models: Sequence[str], rows: pd.DataFrame) -> list[str]:
+    """`models`, then those that only `rows` name: so a model has one colour in all charts of a report."""
+    return [*models, *sorted(set(rows["model"].astype(str)) - set(models))]
+
+
+def _held_by(column: str, names: Sequence[str], intervals: pd.DataFrame, edges: Floats, end_s: float) -> Chart:
     series = []
     for name in names:
         rows = intervals[intervals[column] == name]
@@ -74,9 +81,8 @@ def utilisation_group(pools: pd.DataFrame, models: Sequence[str], end_s: float) 
         return None
     edges = time_bins(end_s)
     regions = sorted(pools["region"].astype(str).unique())
-    names = [*models, *sorted(set(pools["model"].astype(str)) - set(models))]
     charts = []
-    for model in names:
+    for model in _all_models(models, pools):
         lines = [
             _mean_utilisation(pools[(pools["model"] == model) & (pools["region"] == region)], edges)
             for region in regions

@@ -9,8 +9,13 @@ Floats = npt.NDArray[np.float64]
 
 
 def time_bins(end_s: float) -> Floats:
-    """Edges of bins over [0, end_s]; the last bin ends with it."""
+    """Edges of bins over [0, end_s]; the last bin ends with it, and is at least half as wide as the others.
+
+    A shorter rest belongs to the bin before it: a rate over a sliver is noise, and would set the scale of its chart.
+    """
     edges = bin_edges(end_s)
+    if len(edges) > 2 and end_s - edges[-2] < 0.5 * (edges[1] - edges[0]):
+        edges = edges[:-1]
     return np.append(edges[:-1], end_s) if end_s > edges[-2] else edges
 
 

@@ -15,20 +15,28 @@ def bundled_files(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(str(files("testbed") / folder)).glob("*.yaml"))}
 
 
+def is_there(path: Path) -> bool:
+    """Whether it is a file; no path is one that the system cannot look for, such as a name of 300 characters."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def yaml_mapping(name_or_path: str, bundled: dict[str, Path], kind: str) -> tuple[dict[str, Any], Path]:
     """The keys and values of a file that holds a `kind`, not yet checked; and where they were read from.
 
     Raises BadInput for a missing file, bad YAML, or a file that holds no mapping.
     """
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_there(path):
         if name_or_path not in bundled:
             hint = nearest(name_or_path, bundled)
             raise BadInput(f"no {kind} {name_or_path!r}: neither a file nor a bundled name{hint}")
         path = bundled[name_or_path]
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise BadInput(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds {type(values).__name__}, wanted a mapping of {kind} keys")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from profiler.profile import ServerProfile
@@ -13,7 +12,6 @@ from results.calibration_figures import CaseCurves
 from results.calibration_measures import crowds, limits_for, request_measures
 from results.calibration_page import write_calibration_page
 from results.calibration_system import server_starts, system_measures
-from results.manifest import Lateness
 from results.run_folder import PolicyFolder, RunFolder
 from testbed.calibration_alone import ServersAlone
 from testbed.calibration_cases import Case
@@ -58,7 +56,7 @@ def _case(case: Case, emulated_folder: Path) -> tuple[CaseRecord, CaseCurves]:
         policy=case.policy,
         runs=tuple(_run_facts(case, run, real) for run, real in zip(case.runs, pairs.real, strict=True)),
         servers_alone=request_measures(pairs.real, pairs.emulated, limits),
-        variants=alone.variants(),
+        variants=alone.variants(pairs),
         crowds=crowds(pairs.real, pairs.emulated),
         whole_system=() if system is None else system_measures(case.runs, system, case.policy, limits),
         decisions=() if emulated is None else _decisions(case, emulated, remarks),
@@ -82,8 +80,6 @@ def _decisions(case: Case, emulated: PolicyFolder, remarks: list[str]) -> tuple[
 def _run_facts(case: Case, run: RunFolder, compared: pd.DataFrame) -> RunFacts:
     completions = run.policy(case.policy).completions()
     record = run.manifest.policies[case.policy]
-    waited_s = (completions["sent_s"] - completions["arrival_s"]).to_numpy(np.float64)
-    p50, p99 = np.quantile(waited_s, (0.5, 0.99)).tolist() if len(waited_s) else (0.0, 0.0)
     prompts = float(completions["prompt_tokens"].sum())
     return RunFacts(
         folder=run.path.name,
@@ -94,7 +90,6 @@ def _run_facts(case: Case, run: RunFolder, compared: pd.DataFrame) -> RunFacts:
         requests_per_s=len(completions) / run.manifest.horizon_s,
         cached_prompt_share=float(completions["cached_tokens"].sum()) / prompts if prompts else 0.0,
         lateness_s=record.lateness_s,
-        sent_after_s=Lateness(p50=p50, p99=p99, max=float(waited_s.max()) if len(waited_s) else 0.0),
         client=record.client,
     )
 

@@ -11,12 +11,15 @@ from profiler.profile import ServerProfile
 from profiler.step_time import StepTimeModel
 from results.calibration import Variant
 from results.calibration_measures import HEADLINES, common_requests, request_measures
+from results.quantities import signed_percent
 from testbed.calibration_cases import Case
 from testbed.server_replay import RecordedServer, recorded_servers, replay_alone
 
 # Of the search for the factor of step times: its largest value, and its steps.
 _LARGEST_SCALE = 2.0
 _BISECTIONS = 8
+# What may be left of the error of the median TPOT at the factor that is named.
+_REACHED = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +49,14 @@ class ServersAlone:
         pairs = [common_requests(*both) for both in zip(self._completions, emulated, strict=True)]
         return Pairs(real=tuple(real for real, _ in pairs), emulated=tuple(other for _, other in pairs))
 
-    def variants(self) -> tuple[Variant, ...]:
-        """What becomes of the errors without the request's own overhead, and with step times as slow as they were."""
-        scale, scaled = self._as_slow_as_it_was()
+    def variants(self, unchanged: Pairs) -> tuple[Variant, ...]:
+        """What becomes of the errors without the request's own overhead, and with step times as slow as they were.
+
+        `unchanged`: what `replay()` gave.
+        """
+        scale, scaled = self._as_slow_as_it_was(unchanged)
         return (
-            self._variant("as it is", "every profile as it was measured", self.replay()),
+            self._variant("as it is", "every profile as it was measured", unchanged),
             self._variant(
                 "no request overhead",
                 "without what the profile measured for HTTP, tokenisation and streaming",
@@ -58,15 +64,27 @@ class ServersAlone:
             ),
             self._variant(
                 f"step times x {scale:.3f}",
-                "every iteration longer by the factor at which the median TPOT is the real one",
+                self._why_scaled(scaled),
                 scaled,
             ),
         )
 
-    def _as_slow_as_it_was(self) -> tuple[float, Pairs]:
-        """The factor of step times at which the median TPOT is the real one, by bisection: it grows with them."""
+    def _why_scaled(self, scaled: Pairs) -> str:
+        error = self._errors(scaled)["TPOT p50"]
+        if error is None:
+            return "as they are: no TPOT was measured to scale them by"
+        if abs(error) > _REACHED:
+            tried = f"the nearest factor tried (1/{_LARGEST_SCALE:g} to {_LARGEST_SCALE:g})"
+            return f"every iteration longer by {tried}; TPOT p50 is still off by {signed_percent(error)}"
+        return "every iteration longer by the factor at which the median TPOT is the real one"
+
+    def _as_slow_as_it_was(self, unchanged: Pairs) -> tuple[float, Pairs]:
+        """The factor of step times at which the median TPOT is the real one, by bisection: it grows with them.
+
+        At most _LARGEST_SCALE or its inverse, however far off TPOT still is.
+        """
         low, high = math.log(1 / _LARGEST_SCALE), math.log(_LARGEST_SCALE)
-        scale, pairs = 1.0, self.replay()
+        scale, pairs = 1.0, unchanged
         for _ in range(_BISECTIONS):
             error = self._errors(pairs)["TPOT p50"]
             if error is None:

@@ -1,5 +1,6 @@
 """What is calibrated: recorded runs, read from their folders, those of one workload and policy together."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from workloads.trace_checks import TraceError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Runs of one scenario, trace and policy: repeats of each other. `profiles` by (model, GPU type)."""
+    """Runs of one scenario, its settings, trace and policy: repeats of each other. `profiles` by (model, GPU type)."""
 
     scenario: Scenario
     scenario_path: Path
@@ -34,22 +35,26 @@ class Case:
         return tuple(run.policy(self.policy) for run in self.runs)
 
 
+# Of a case: scenario, policy, digest of the trace, all settings that the run obeyed.
+_Key = tuple[str, str, str, str]
+
+
 def read_cases(folders: Sequence[Path], profiles: Sequence[str] = ()) -> list[Case]:
     """The cases of run folders, in their order; `profiles` are MODEL/GPU=FILE, instead of the scenario's.
 
     Raises BadInput for a folder that holds no whole run, and for profiles that are not there.
     """
-    cases: dict[tuple[str, str, str], list[RunFolder]] = {}
-    first: dict[tuple[str, str, str], tuple[Scenario, Path, Trace, Profiles]] = {}
+    cases: dict[_Key, list[RunFolder]] = {}
+    first: dict[_Key, tuple[Scenario, Path, Trace, Profiles]] = {}
     overrides = tuple(profile_override(given) for given in profiles)
     for path in folders:
         run = _run(path)
         scenario, scenario_path = load_scenario(str(path / "scenario.yaml"), overrides)
         trace = _trace(path)
+        loaded = _profiles(scenario)
         for folder in run.policies():
-            key = (scenario.name, folder.name, trace.digest())
-            if key not in first:
-                first[key] = (scenario, scenario_path, trace, _profiles(scenario))
+            key = (scenario.name, folder.name, trace.digest(), _settings(scenario, folder.name, loaded))
+            first.setdefault(key, (scenario, scenario_path, trace, loaded))
             cases.setdefault(key, []).append(run)
     return [
         Case(
@@ -64,6 +69,17 @@ def read_cases(folders: Sequence[Path], profiles: Sequence[str] = ()) -> list[Ca
     ]
 
 
+def _settings(scenario: Scenario, policy: str, profiles: Profiles) -> str:
+    """All that two repeats have in common beside the trace; profiles by what they say, wherever they lie."""
+    elsewhere = {"name", "description", "seed", "ports", "policies"}
+    settings = scenario.model_dump(mode="json", exclude=elsewhere)
+    settings["workload"].pop("trace")
+    for model in settings["models"].values():
+        model.pop("profiles")
+    said = {"/".join(key): profile.model_dump(mode="json") for key, profile in profiles.items()}
+    return json.dumps([settings, scenario.policies.get(policy, {}), said], sort_keys=True, default=str)
+
+
 def _run(path: Path) -> RunFolder:
     try:
         run = RunFolder.open(path)
@@ -71,6 +87,9 @@ def _run(path: Path) -> RunFolder:
         raise BadInput(str(error)) from error
     if not (path / "scenario.yaml").is_file() or not run.policies():
         raise BadInput(f"{path} holds no scenario.yaml or no policy; give the whole folder of a `testbed run`")
+    for name, record in run.manifest.policies.items():
+        if record.status != "finished":
+            raise BadInput(f"{path}: {name} has not finished ({record.status}); calibrate whole runs")
     return run
 
 

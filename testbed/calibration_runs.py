@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from testbed.bad_input import BadInput
 from testbed.capacities import capacities, load_profiles
@@ -39,7 +40,8 @@ class RealRuns:
                 scenario = experiment.setting.scenario
                 folder = out / f"real-{number}-{repeat}"
                 requests = len(experiment.setting.load.trace)
-                console.print(f"[bold]{scenario.name}[/]  {scenario.mode.value}  {requests:,} requests  → {folder}")
+                told = f"{scenario.mode.value}  {requests:,} requests  → {folder}"
+                console.print(f"[bold]{escape(scenario.name)}[/]  {escape(told)}")
                 outcome = run_experiment(experiment, folder, partial(show_progress, console=console), page=False)
                 if outcome.interrupted:
                     raise KeyboardInterrupt

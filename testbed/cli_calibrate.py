@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from results.calibration import CALIBRATION_FILE, CalibrationRecord
 from results.calibration_page import CALIBRATION_PAGE, case_title
@@ -51,12 +52,18 @@ def calibrate_command(
         ),
     ] = None,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Of a scenario: real runs of each load. Two tell what real runs differ by.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            min=1, help="Of a scenario: real runs of each load. Two tell what real runs differ by. Default: 2."
+        ),
+    ] = None,
     policy: Annotated[list[str] | None, typer.Option(help="Of a scenario: policy to run. Default: all.")] = None,
     mode: Annotated[
-        Mode, typer.Option(help="Of a scenario: what stands for the real servers; emulated and virtual try it out.")
-    ] = Mode.VLLM,
+        Mode | None,
+        typer.Option(
+            help="Of a scenario: what stands for the real servers; emulated and virtual try it out. Default: vllm."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario. Repeatable.")
     ] = None,
@@ -72,10 +79,13 @@ def calibrate_command(
     folders = [Path(source) for source in sources if (Path(source) / MANIFEST_FILE).is_file()]
     profiles = profile or []
     if folders and len(folders) < len(sources):
-        raise BadInput(f"{sources}: give run folders, or one scenario")
+        raise BadInput(f"{', '.join(sources)}: give run folders, or one scenario")
     if folders:
-        if loads is not None or profile_minutes is not None or policy or set_:
-            raise BadInput("--loads, --profile-minutes, --policy and --set are of a scenario; a run folder has its own")
+        if any(given is not None for given in (loads, profile_minutes, repeats, mode)) or policy or set_:
+            raise BadInput(
+                "--loads, --profile-minutes, --repeats, --policy, --mode and --set are of a scenario; "
+                "a run folder has its own"
+            )
         cases = read_cases(folders, profiles)
         name = cases[0].name
         target = _target(out, name)
@@ -92,15 +102,15 @@ def calibrate_command(
         runs = RealRuns(
             scenario=sources[0],
             overrides=overrides,
-            mode=mode,
+            mode=mode or Mode.VLLM,
             loads=shares,
-            repeats=repeats,
+            repeats=2 if repeats is None else repeats,
             policies=tuple(policy or ()),
         )
         try:
             cases = read_cases(runs.run(target, stdout))
         except KeyboardInterrupt:
-            stdout.print(f"interrupted; what was run: {target}")
+            stdout.print(f"interrupted; what was run: {target}", markup=False)
             raise SystemExit(INTERRUPTED) from None
     _print(calibrate(name, cases, target), target)
 
@@ -108,7 +118,10 @@ def calibrate_command(
 def _target(out: Path | None, name: str) -> Path:
     target = out or Path("results") / "calibrations" / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if target.exists():
-        raise BadInput(f"--out {target} exists already; name a folder that does not")
+        raise BadInput(f"{target} exists already; name a folder with --out that does not")
+    nearest = next(above for above in target.parents if above.exists())
+    if not nearest.is_dir():
+        raise BadInput(f"--out {target}: {nearest} is a file; name a folder")
     return target
 
 
@@ -126,7 +139,7 @@ def _shares(loads: str | None) -> tuple[float, ...]:
 
 def _print(calibration: CalibrationRecord, folder: Path) -> None:
     for case in calibration.cases:
-        stdout.print(f"[bold]{case_title(case)}[/]")
+        stdout.print(f"[bold]{escape(case_title(case))}[/]")
         print_tables(stdout, [alone_table(case)])
         for remark in case.remarks:
             stdout.print(remark, markup=False, soft_wrap=True)

@@ -48,4 +48,4 @@ def compare_runs(
         page, table = write_comparison(compared, remarks, out)
     except OSError as error:
         raise BadInput(f"--out {out}: {error.strerror}; name a folder") from error
-    stdout.print(f"page: {page}\ntable: {table}", soft_wrap=True)
+    stdout.print(Text(f"page: {page}\ntable: {table}"), soft_wrap=True)

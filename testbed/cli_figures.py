@@ -16,7 +16,8 @@ from results.paper_figures import paper_figures, provenance
 from results.paper_runs import PaperRun
 from testbed.bad_input import BadInput
 from testbed.cli_sweep import run_study, seeds_of
-from testbed.compared_runs import Case, ComparedRun, cases_of
+from testbed.compared_case import Case, ComparedRun
+from testbed.compared_runs import cases_of
 from testbed.study import is_study, load_study
 from testbed.study_choice import SweepChoice
 from testbed.study_trace import traces_folder
@@ -25,6 +26,7 @@ FORMATS = ("svg", "png", "pdf")
 NIW_MIX = "workload.synthetic.interactive_per_niw"
 BURSTS = "workload.synthetic.interactive.first_minute_factor"
 DAY_S = "workload.synthetic.day_s"
+START_HOUR = "workload.synthetic.start_hour"
 
 stdout = Console()
 
@@ -52,8 +54,12 @@ def figures(
     folders = [Path(run) for run in runs]
     if len(runs) == 1 and is_study(runs[0]):
         folders = [_runs_of_study(runs[0], seeds, jobs)]
+    elif seeds is not None or jobs is not None:
+        raise BadInput(f"--seeds and --jobs are for a study, which is run first; {runs[0]} is none: leave them out")
     cases, remarks = cases_of(folders, anyway=False)
-    found = [_paper_run(label, run) for case in cases for label, run in _labelled(case)]
+    found = [_paper_run(label, run) for case in cases for label, run in _finished(case)]
+    if not found:
+        raise BadInput(f"{', '.join(runs)}: no policy has finished there; figures are of finished runs")
     drawn = paper_figures(found)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -65,7 +71,10 @@ def figures(
     compared = [ComparedCase(name=case.name, comparison=compare_groups(case.groups())) for case in cases]
     write_comparison(compared, remarks, out)
     replace_text(out / "runs.csv", provenance(found))
-    stdout.print(f"{len(drawn)} figures and tables, compare.html, compare.csv and runs.csv: {out}", soft_wrap=True)
+    for line in remarks:
+        stdout.print(Text(line), style="yellow", soft_wrap=True)
+    said = f"{len(drawn)} figures and tables, compare.html, compare.csv and runs.csv: {out}"
+    stdout.print(Text(said), soft_wrap=True)
 
 
 def _runs_of_study(name: str, seeds: str | None, jobs: int | None) -> Path:
@@ -79,8 +88,8 @@ def _runs_of_study(name: str, seeds: str | None, jobs: int | None) -> Path:
     return folder
 
 
-def _labelled(case: Case) -> list[tuple[str, ComparedRun]]:
-    return [(label, run) for label, runs in case.labelled().items() for run in runs]
+def _finished(case: Case) -> list[tuple[str, ComparedRun]]:
+    return [(label, run) for label, runs in case.labelled().items() for run in runs if run.result.finished]
 
 
 def _paper_run(label: str, run: ComparedRun) -> PaperRun:
@@ -94,5 +103,6 @@ def _paper_run(label: str, run: ComparedRun) -> PaperRun:
         summary=run.result.summary,
         apart_from_niw=json.dumps(apart, sort_keys=True),
         hour_s=run.conditions.get(DAY_S, 86_400.0) / 24,
+        start_hour=run.conditions.get(START_HOUR, 0.0),
         bursts=run.conditions.get(BURSTS, 1.0) > 1,
     )

@@ -1,5 +1,7 @@
 """`testbed run` and `testbed report`: an experiment, and what it left."""
 
+import socket
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +17,9 @@ from results.summary import RunSummary
 from testbed.bad_input import INTERRUPTED, BadInput
 from testbed.cli_sweep import sweep_command
 from testbed.comparison_terminal import print_comparison
-from testbed.dashboard.thread import DEFAULT_HOST, DEFAULT_PORT
+from testbed.dashboard.thread import DEFAULT_HOST, DEFAULT_PORT, listen
 from testbed.run import RunOutcome, prepare, run_experiment
-from testbed.run_view import Address, run_view
+from testbed.run_view import run_view
 from testbed.scenario import Mode
 from testbed.scenario_file import load_scenario
 from testbed.study import is_study
@@ -59,8 +61,11 @@ def run(
         typer.Option(min=0, max=65_535, help=f"--dashboard on this port; 0 takes any. Default: {DEFAULT_PORT}."),
     ] = None,
     dashboard_host: Annotated[
-        str, typer.Option(help="Where the dashboard listens; beyond this machine everybody may look.")
-    ] = DEFAULT_HOST,
+        str | None,
+        typer.Option(
+            help=f"--dashboard on this address; beyond this machine everybody may look. Default: {DEFAULT_HOST}."
+        ),
+    ] = None,
 ) -> None:
     """Run a scenario and write a run folder with records, summary and report; a study is handed to `testbed sweep`.
 
@@ -68,10 +73,11 @@ def run(
     (real vLLM without a GPU), calibrate-cpu, single-gpu, eight-gpu.
     """
     overrides = [*(set_ or [])]
+    shown = dashboard or dashboard_port is not None or dashboard_host is not None
     if is_study(scenario):
         if mode is not None:
             raise BadInput(f"--mode {mode.value} is for a scenario; of a study set it with --set mode={mode.value}")
-        if dashboard or dashboard_port is not None:
+        if shown:
             raise BadInput("--dashboard is for a scenario; a study runs many at once")
         sweep_command(scenario, policy=policy, seeds=None if seed is None else str(seed), out=out, set_=overrides)
         return
@@ -83,14 +89,14 @@ def run(
     folder = out or Path("results") / "runs" / f"{loaded.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if folder.exists():
         raise BadInput(f"--out {folder} exists already; name a folder that does not")
-    experiment = prepare(loaded, path, policy or [])
-    requests = len(experiment.setting.load.trace)
-    what = f"{loaded.mode.value}  seed {loaded.seed}  {requests:,} requests"
-    stdout.print(f"[bold]{loaded.name}[/]  {what}  → {folder}", soft_wrap=True)
-    port = dashboard_port if dashboard_port is not None else DEFAULT_PORT if dashboard else None
-    address = None if port is None else Address(host=dashboard_host, port=port)
-    with run_view(experiment, stdout, address) as view:
-        outcome = run_experiment(experiment, folder, view)
+    # First: to prepare takes long, and a port that is taken is known at once.
+    with _listening(dashboard_host, dashboard_port) if shown else nullcontext() as listening:
+        experiment = prepare(loaded, path, policy or [])
+        requests = len(experiment.setting.load.trace)
+        what = f"{loaded.mode.value}  seed {loaded.seed}  {requests:,} requests"
+        stdout.print(f"[bold]{loaded.name}[/]  {what}  → {folder}", soft_wrap=True)
+        with run_view(experiment, stdout, listening) as view:
+            outcome = run_experiment(experiment, folder, view)
     _print_outcome(outcome)
     if outcome.interrupted:
         raise SystemExit(INTERRUPTED)
@@ -110,6 +116,10 @@ def report(
     stdout.print(f"report: {run_folder / 'report.html'}", soft_wrap=True)
     if csv is not None:
         stdout.print(f"tables: {len(write_csv(run, csv))} files in {csv}", soft_wrap=True)
+
+
+def _listening(host: str | None, port: int | None) -> AbstractContextManager[socket.socket]:
+    return listen(DEFAULT_HOST if host is None else host, DEFAULT_PORT if port is None else port)
 
 
 def _print_outcome(outcome: RunOutcome) -> None:

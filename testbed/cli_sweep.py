@@ -14,6 +14,7 @@ from results.frontier_tables import headline_lines, matched_table, standing_tabl
 from results.study_overview import overview_table
 from results.text_table import TextTable
 from testbed.bad_input import FAILED, INTERRUPTED, BadInput
+from testbed.bundled_yaml import is_there
 from testbed.interruptible import interruptible
 from testbed.scenario_file import bundled_scenarios
 from testbed.strict import nearest
@@ -63,7 +64,7 @@ def sweep_command(
         if knob:
             raise BadInput("--knob is for a scenario; in a study the policies have their knobs")
         loaded, path = load_study(study)
-    elif not Path(study).exists() and study not in bundled_scenarios():
+    elif not is_there(Path(study)) and study not in bundled_scenarios():
         known = (*bundled_studies(), *bundled_scenarios())
         raise BadInput(f"no study or scenario {study!r}: neither a file nor a bundled name{nearest(study, known)}")
     else:
@@ -93,7 +94,7 @@ def run_study(study: Study, path: Path, choice: SweepChoice) -> None:
         done = sweep(study, path, choice, view)
     page = write_study_files(done)
     _print(done)
-    stdout.print(f"page: {page}", soft_wrap=True)
+    stdout.print(Text(f"page: {page}"), soft_wrap=True)
     if done.interrupted:
         stdout.print("[yellow]interrupted[/]: the same command goes on from here")
         raise SystemExit(INTERRUPTED)

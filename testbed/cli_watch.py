@@ -10,7 +10,7 @@ from rich.console import Console
 from results.manifest import ManifestError
 from results.run_folder import PolicyFolder, RunFolder
 from testbed.bad_input import BadInput
-from testbed.dashboard.thread import DEFAULT_HOST, DEFAULT_PORT, serve_dashboard
+from testbed.dashboard.thread import DEFAULT_HOST, DEFAULT_PORT, listen, serve_dashboard
 from testbed.live_run import LiveRuns
 from testbed.rerun import Rerun, recorded_facts
 from testbed.strict import nearest
@@ -45,7 +45,10 @@ def watch(
     folders = _folders(run, policy)
     runs = LiveRuns(recorded_facts(run))
     pace = run.manifest.horizon_s / LASTS_S if speed is None else speed
-    with serve_dashboard(runs, dashboard_host, dashboard_port) as address:
+    with (
+        listen(dashboard_host, dashboard_port) as listening,
+        serve_dashboard(runs, listening) as address,
+    ):
         stdout.print(f"dashboard: {address} (Ctrl-C ends it)", soft_wrap=True)
         try:
             asyncio.run(_play(run, folders, runs, pace))

@@ -1,16 +1,14 @@
-"""Run folders to be compared: which belong together, and in what those that do not differ."""
+"""Run folders read to be compared, and in what those that do not belong together differ."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from results.comparison import SeedGroup
 from results.comparison_quantities import PolicyResult
 from results.manifest import MANIFEST_FILE, ManifestError
 from results.run_folder import RunFolder
@@ -18,8 +16,10 @@ from results.study_record import RUN_FILE, StudyRun
 from results.summarise import summarise
 from results.summary import RunSummary
 from testbed.bad_input import BadInput
+from testbed.bundled_yaml import is_there, yaml_mapping
+from testbed.compared_case import Case, ComparedRun
 from testbed.scenario import Scenario
-from testbed.strict import nearest, one_line
+from testbed.strict import one_line
 from testbed.study_runs import RUNS
 from testbed.study_sweep import STUDY_FILE
 from workloads.trace import Trace
@@ -30,107 +30,67 @@ COMPARED_BY = ("name", "description", "seed", "policies", "ports")
 MOST_DIFFERENCES = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedRun:
-    """One policy of a run folder, where it is called `catalogue_name`.
-
-    `case` is its workload in a study, "" outside one; `policy` its name there; `setting` its knob or parameters.
-    `conditions` are the keys of its scenario that runs to be compared have in common, by dotted name.
-    """
-
-    folder: RunFolder
-    case: str
-    policy: str
-    catalogue_name: str
-    setting: str
-    seed: int
-    result: PolicyResult
-    conditions: Mapping[str, Any]
-
-    @property
-    def names(self) -> set[str]:
-        """What a baseline may call it."""
-        return {self.policy, self.folder.path.name, str(self.folder.path)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """Runs under the same conditions, in the order given."""
-
-    name: str
-    runs: tuple[ComparedRun, ...]
-
-    def labelled(self) -> dict[str, list[ComparedRun]]:
-        """A policy with one setting over its seeds; one that comes twice with a seed stands twice, named by folder."""
-        grouped: dict[tuple[str, str, int], list[ComparedRun]] = {}
-        times: Counter[tuple[str, str, int]] = Counter()
-        for run in self.runs:
-            time = times[run.policy, run.setting, run.seed]
-            times[run.policy, run.setting, run.seed] += 1
-            grouped.setdefault((run.policy, run.setting, time), []).append(run)
-        policies = Counter(policy for policy, _ in {key[:2] for key in grouped})
-        settings = Counter(key[:2] for key in grouped)
-        labelled: dict[str, list[ComparedRun]] = {}
-        for (policy, setting, _), runs in grouped.items():
-            label = f"{policy} {setting}".rstrip() if policies[policy] > 1 else policy
-            if settings[policy, setting] > 1:
-                label = f"{policy} ({runs[0].folder.path.name})"
-            labelled[label] = runs
-        return labelled
-
-    def groups(self, baseline: str | None = None) -> list[SeedGroup]:
-        """What is compared, the baseline first: a label, a policy or a run folder. Raises BadInput for none."""
-        labelled = self.labelled()
-        order = list(labelled)
-        if baseline is not None:
-            wanted = baseline.rstrip("/")
-            first = next(
-                (label for label, runs in labelled.items() if any(wanted in {label, *run.names} for run in runs)), None
-            )
-            if first is None:
-                where = f" in {self.name}" if self.name else ""
-                raise BadInput(f"--baseline {baseline}: not compared{where}{nearest(baseline, order)}")
-            order.sort(key=lambda label: label != first)
-        return [SeedGroup(label=label, by_seed={run.seed: run.result for run in labelled[label]}) for label in order]
-
-
 def cases_of(paths: Sequence[Path], *, anyway: bool) -> tuple[list[Case], list[str]]:
     """The runs in all folders, by case, and what is to be said about them, a line each.
 
-    Raises BadInput for a folder that holds no run, and, unless `anyway`, for runs whose conditions differ; in a study
-    they are the study's choice.
+    Raises BadInput for a folder that holds no run or is given twice, and, unless `anyway`, for runs whose conditions
+    differ; in a study they are the study's choice.
     """
     runs = [run for path in paths for run in _runs_in(path)]
+    _each_once(runs)
     cases = {name: tuple(run for run in runs if run.case == name) for name in dict.fromkeys(run.case for run in runs)}
     remarks = []
     for all_of_case in cases.values():
-        for run in all_of_case[1:]:
-            difference = _difference(all_of_case[0], run)
+        first_of_seed: dict[int, ComparedRun] = {}
+        for run in all_of_case:
+            difference = _difference(all_of_case[0], run, first_of_seed.setdefault(run.seed, run))
             if difference and not anyway and not run.case:
                 raise BadInput(f"{difference}; these are not to be compared (--anyway does, and says so)")
             if difference:
                 remarks.append(difference)
+    remarks += [
+        f"{run.folder.path}: {run.policy} did not finish ({run.result.summary.status}): shown, not compared"
+        for run in runs
+        if not run.result.finished
+    ]
     return [Case(name=name, runs=of_case) for name, of_case in cases.items()], list(dict.fromkeys(remarks))
+
+
+def _each_once(runs: Sequence[ComparedRun]) -> None:
+    seen: set[tuple[Path, str]] = set()
+    for run in runs:
+        key = (run.folder.path.resolve(), run.catalogue_name)
+        if key in seen:
+            raise BadInput(f"{run.folder.path} is given twice; give each run once")
+        seen.add(key)
 
 
 def _runs_in(path: Path) -> Iterator[ComparedRun]:
     """Of a run folder its policies, of a sweep's folder those of all its finished runs, as its study orders them."""
-    if (path / MANIFEST_FILE).is_file():
+    if is_there(path / MANIFEST_FILE):
         yield from _policies_of(path, None)
         return
-    if not (path / STUDY_FILE).is_file():
+    if not is_there(path / STUDY_FILE):
         raise BadInput(f"{path}: neither a run folder (with {MANIFEST_FILE}) nor a sweep's (with {STUDY_FILE})")
-    study = yaml.safe_load((path / STUDY_FILE).read_text(encoding="utf-8"))
-    order = [list(study.get(key, {})) for key in ("workloads", "policies")]
+    study, _ = yaml_mapping(str(path / STUDY_FILE), {}, "study")
+    named = (study.get(key) for key in ("workloads", "policies"))
+    order = [list(names) if isinstance(names, dict) else [] for names in named]
     found = []
     for record in sorted((path / RUNS).glob(f"*/*/*/{RUN_FILE}")):
         folder = record.parent
         if not folder.name.endswith(".partial") and (folder / MANIFEST_FILE).is_file():
-            found.append((StudyRun.read(folder), folder))
+            found.append((_entry(folder), folder))
     if not found:
         raise BadInput(f"{path}: no run of requests has finished there; run `testbed sweep` (without --fluid) first")
     for entry, folder in sorted(found, key=lambda pair: _place(order, pair[0])):
         yield from _policies_of(folder, entry)
+
+
+def _entry(folder: Path) -> StudyRun:
+    try:
+        return StudyRun.read(folder)
+    except ValidationError as error:
+        raise BadInput(f"{folder / RUN_FILE}: not what a sweep writes; delete {folder} and sweep again") from error
 
 
 def _place(order: Sequence[list[str]], run: StudyRun) -> tuple[int, int, float, int]:
@@ -172,10 +132,10 @@ def _scenario_of(path: Path) -> Scenario:
     file = path / "scenario.yaml"
     try:
         return Scenario.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise BadInput(f"{file}: not readable; is this the folder of a `testbed run`?") from error
     except ValidationError as error:
         raise BadInput(f"{file}: {one_line(error, Scenario)}; it was written by another version?") from error
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise BadInput(f"{file}: not readable; is this the folder of a `testbed run`?") from error
 
 
 def _summary_of(run: RunFolder) -> RunSummary:
@@ -202,16 +162,19 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield f"{above}{key}", value
 
 
-def _difference(base: ComparedRun, run: ComparedRun) -> str:
-    """In what `run` was under other conditions than `base`, in one line; "" where in nothing."""
+def _difference(base: ComparedRun, run: ComparedRun, same_seed: ComparedRun) -> str:
+    """In what `run` was under other conditions than `base`, in one line; "" where in nothing.
+
+    Its requests are compared with those of `same_seed`, a run that should have had the same.
+    """
     keys = dict.fromkeys((*base.conditions, *run.conditions))
     texts = [
         f"{key} {_shown(run.conditions, key)} against {_shown(base.conditions, key)}"
         for key in keys
         if base.conditions.get(key) != run.conditions.get(key)
     ]
-    if not texts and not run.case and run.seed == base.seed and _digest(run.folder.path) != _digest(base.folder.path):
-        texts = ["its requests (trace.parquet), though the seed is the same"]
+    if not texts and not run.case and _other_requests(run, same_seed):
+        base, texts = same_seed, ["its requests (trace.parquet), though the seed is the same"]
     if not texts:
         return ""
     more = f" and {len(texts) - MOST_DIFFERENCES} more" if len(texts) > MOST_DIFFERENCES else ""
@@ -222,6 +185,12 @@ def _shown(conditions: Mapping[str, Any], key: str) -> str:
     return str(conditions.get(key, "nothing"))
 
 
+def _other_requests(run: ComparedRun, other: ComparedRun) -> bool:
+    ours, theirs = run.folder.path.resolve(), other.folder.path.resolve()
+    return ours != theirs and _digest(ours) != _digest(theirs)
+
+
+@cache  # a trace may hold ten million requests
 def _digest(folder: Path) -> str:
     try:
         return Trace.read(folder / "trace.parquet").digest()

@@ -41,7 +41,7 @@ class EmulatedEngine(Generic[S]):
     """The scheduler, the KV blocks and the clockwork of one emulated server. All times are absolute seconds.
 
     `wake_s` is when `advance` is to be called, None when nothing is to happen; with `step_by_step` it is the end of
-    every single iteration. With `noise` each run of iterations takes its factor of what the profile says.
+    every single iteration. With `noise` it is so too: every iteration takes its own factor of what the profile says.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class EmulatedEngine(Generic[S]):
         self._times = step_times
         self._decode_times = _DecodeTimes(step_times)
         self._least_step_s = step_times.overhead_s
-        self._step_by_step = step_by_step
+        # Noise of a run that an arrival cuts would be smaller than that of its iterations one by one.
+        self._step_by_step = step_by_step or noise is not None
         self._noise = noise
-        self._wakes_each_run = step_by_step or noise is not None  # who ends when cannot be known further ahead
         self._block_size = limits.block_size
         self._max_num_seqs = limits.max_num_seqs
         self._max_num_batched_tokens = limits.max_num_batched_tokens
@@ -82,7 +82,6 @@ class EmulatedEngine(Generic[S]):
         # The run of iterations under way: from `_run_start_s`, `_run_steps` of them, to `_run_end_s`; None when idle.
         self._run_start_s = 0.0
         self._run_steps = 0
-        self._slowness = 1.0
         self._run_end_s: float | None = None
         self._steps_to_wake = 0  # no more iterations than these end by `wake_s`
         self._finished: list[S] = []
@@ -131,7 +130,7 @@ class EmulatedEngine(Generic[S]):
         if self._run_steps > 1 and self._waiting[0][2] is sequence and self._prompt_blocks(sequence):
             self._cut_run(now_s)
         assert self.wake_s is not None
-        if self._wakes_each_run or not self._slows_all():
+        if self._step_by_step or not self._slows_all():
             self.wake_s = self._run_end_s
         else:
             # Who was there before ends no sooner for it, and it takes at least an iteration for each of its tokens.
@@ -217,21 +216,18 @@ class EmulatedEngine(Generic[S]):
                 tokens += chunk
                 pairs += prefill_pairs(chunk, sequence.prefilled)
             self.prompt_tokens_computed += tokens
-            if self._noise is not None:
-                self._slowness = self._noise.factor(1)
             step_s = self._times.step_s(tokens, pairs, decoding, self._kv_tokens + decoding)
-            end_s = now_s + self._slowness * step_s
+            end_s = now_s + (step_s if self._noise is None else self._noise.factor() * step_s)
             self._run_steps = self._steps_to_wake = 1
-            self.wake_s = end_s if self._wakes_each_run or self._waiting else self._end_after_chunks(end_s)
+            self.wake_s = end_s if self._step_by_step or self._waiting else self._end_after_chunks(end_s)
         elif decoding:
             # After a preemption those who wait are looked at again in the next iteration.
             one = self._step_by_step or (preempted and self._waiting)
             steps = 1 if one else self._decoding[0][0] - self._step
             if (steps // self._block_size + 1) * decoding > self._free_blocks:
                 steps = self._steps_with_blocks(steps)
-            if self._noise is not None:
-                self._slowness = self._noise.factor(steps)
-            end_s = now_s + self._slowness * self._decode_times[decoding].run_s(self._kv_tokens + decoding, steps)
+            run_s = self._decode_times[decoding].run_s(self._kv_tokens + decoding, steps)
+            end_s = now_s + (run_s if self._noise is None else self._noise.factor() * run_s)
             self._run_steps = self._steps_to_wake = steps
             self.wake_s = end_s
         else:
@@ -263,10 +259,10 @@ class EmulatedEngine(Generic[S]):
         """End the decode run under way at the iteration boundary at or after `now_s`."""
         decoding = len(self._decoding)
         times, kv_tokens = self._decode_times[decoding], self._kv_tokens + decoding
-        steps = times.steps_within(kv_tokens, (now_s - self._run_start_s) / self._slowness) or 1
+        steps = times.steps_within(kv_tokens, now_s - self._run_start_s) or 1
         if steps < self._run_steps:
             self._run_steps = steps
-            self._run_end_s = self._run_start_s + self._slowness * times.run_s(kv_tokens, steps)
+            self._run_end_s = self._run_start_s + times.run_s(kv_tokens, steps)
 
     def _fill_chunks(self, *, admit: bool) -> None:
         """Prefill chunks of the next iteration: running prefills first, then admissions, within the token budget."""

@@ -9,7 +9,7 @@ from testbed.emulated_engine import EmulatedEngine
 from testbed.engine_parts import EngineLimits, Sequence
 from testbed.lifecycle import Lifecycle, StateListener
 from testbed.prefix_cache import PrefixCache
-from testbed.server import BreakOff, Ended, ServerLoad, ServerSpec, ServerState
+from testbed.server import NOTHING, BreakOff, Ended, Received, ServerLoad, ServerSpec, ServerState
 from testbed.step_noise import StepNoise
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
@@ -103,7 +103,8 @@ class EmulatedServer:
         if refusal:
             # Whoever asks has its hands free before it hears of the end.
             completion = self._ended_early(request, now_s, Outcome.REJECTED, refusal)
-            return self._loop.call_soon(ended, completion).cancel
+            told = self._loop.call_soon(ended, completion)
+            return partial(_untold, told)
         return partial(self._drop, answer)
 
     async def send(self, request: Request, priority: int | None = None) -> Completion:
@@ -225,16 +226,18 @@ class EmulatedServer:
         if engine.wake_s != self._timer_s or self._timer is None:
             self._set_timer()
 
-    def _drop(self, answer: Answer) -> None:
+    def _drop(self, answer: Answer) -> Received:
         """Forget an answer; nobody waits for it any more. Harmless when it has ended."""
         answer.ended = _nobody
         self._streams.pop(answer, None)
         self._streamed.pop(answer, None)
-        if answer in self._answers:
-            del self._answers[answer]
-            self._engine.abort(answer, self._clock.now_s())
-            self._set_timer()
-            self._note_empty()
+        if answer not in self._answers:
+            return NOTHING
+        del self._answers[answer]
+        self._engine.abort(answer, self._clock.now_s())
+        self._set_timer()
+        self._note_empty()
+        return Received(answer.first_token_s, self._engine.tokens_made(answer))
 
     def _end_all(self) -> None:
         """The drain deadline has passed: whoever is left ends now, without its last tokens."""
@@ -308,6 +311,12 @@ class EmulatedServer:
 
 def _nobody(completion: Completion) -> None:
     """Hears of the end of a stream, whose reader has it from the stream itself."""
+
+
+def _untold(told: asyncio.Handle) -> Received:
+    """Nobody hears of a refusal any more."""
+    told.cancel()
+    return NOTHING
 
 
 def _tell(answer: Answer, completion: Completion) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from controller.types import Pool
 from testbed.pool_seats import Seat, SeatGroup
-from testbed.server import BreakOff
+from testbed.server import NOTHING, BreakOff, Received
 from workloads.completion import Completion, Outcome
 from workloads.request import Request
 
@@ -40,19 +40,34 @@ class Flight:
             last_token_s=completion.last_token_s + self.half_rtt_s,
         )
 
+    def come_to_client(self, received: Received, now_s: float) -> Received:
+        """What the client has of what the server had made by `now_s`. Tokens of the last half round trip count, once
+        the first has arrived."""
+        first_s = received.first_token_s
+        if first_s is None or first_s + self.half_rtt_s > now_s:
+            return NOTHING
+        return Received(first_s + self.half_rtt_s, received.tokens)
+
 
 def unfinished(
-    request: Request, sent_s: float, now_s: float, outcome: Outcome, reason: str, seat: Seat | None = None
+    request: Request,
+    sent_s: float,
+    now_s: float,
+    outcome: Outcome,
+    reason: str,
+    *,
+    seat: Seat | None = None,
+    received: Received = NOTHING,
 ) -> Completion:
-    """The end of a request of which no token has come, at `now_s`; `seat` is where it was served, if anywhere."""
+    """The end, at `now_s`, of a request without all its tokens; `seat` is where it was served, if anywhere."""
     return Completion(
         request=request,
         server_id=seat.server.server_id if seat else "",
         region=seat.server.spec.region if seat else "",
         sent_s=sent_s,
-        first_token_s=None,
+        first_token_s=received.first_token_s,
         last_token_s=now_s,
-        output_tokens=0,
+        output_tokens=received.tokens,
         outcome=outcome,
         reason=reason,
     )

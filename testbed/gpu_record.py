@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from profiler.gpu_meter import open_meter
+from profiler.gpu_meter import GpuReading, NvmlMeter, open_meter
 from results.recorder import RunRecorder
 from testbed.live_events import GpuGauge, Listener
 from workloads.clock import RunClock
@@ -27,7 +27,7 @@ async def record_gpus(
         while any(meter is not None for meter in meters.values()):
             for index, meter in meters.items():
                 if meter is not None:
-                    read = await asyncio.to_thread(meter.read, clock.now_s())
+                    read = await _read(meter, clock.now_s())
                     recorder.gpu_gauge(
                         at_s=read.at_s,
                         gpu=index,
@@ -42,3 +42,12 @@ async def record_gpus(
                         listener(GpuGauge(gpu=index, reading=read))
             tick += 1
             await clock.sleep_until(tick * every_s)
+
+
+async def _read(meter: NvmlMeter, at_s: float) -> GpuReading:
+    """In a thread, which is over when this is, cancelled or not: NVML is not closed under it."""
+    reading = asyncio.get_running_loop().run_in_executor(None, meter.read, at_s)
+    try:
+        return await asyncio.shield(reading)
+    finally:
+        await asyncio.wait((reading,))

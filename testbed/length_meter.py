@@ -34,8 +34,8 @@ class _Sums:
 class LengthMeter:
     """Prompt and output lengths by model over the whole bins of `bin_s` within the last `window_s`.
 
-    Prompts count when the request arrives, outputs when the answer has ended; answers without a token do not count.
-    A tier is part of the mix from the bin after its first request on: one that has fallen silent comes back
+    Prompts count when the request arrives, outputs when the answer has ended; answers that did not complete do
+    not. A tier is part of the mix from the bin after its first request on: one that has fallen silent comes back
     unannounced.
     """
 

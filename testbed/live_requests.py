@@ -57,7 +57,8 @@ class RequestCounts:
 class LiveRequests:
     """Counts all that ended; keeps the latencies of the bins under way and the percentiles of those that have passed.
 
-    A request belongs to the bin in which it ended.
+    A request belongs to the bin in which it ended. One that is told later than the bin after is counted, and leaves
+    the percentiles of its bin as they were drawn.
     """
 
     def __init__(self, grid: Grid, slos: Mapping[Tier, Slo]) -> None:
@@ -119,11 +120,16 @@ class LiveRequests:
         self._buckets[metric, tier] += np.bincount(np.searchsorted(bounds, values), minlength=len(bounds) + 1)
         self._sums_s[metric, tier] += float(values.sum())
         under_way = self._open.setdefault((metric, tier), {})
+        drawn = self._percentiles.get((metric, tier.value, QUANTILES[0]), self._grid.empty())
         for index in np.unique(bins).tolist():
+            if index not in under_way and not np.isnan(drawn[index]):
+                continue
             under_way[index] = np.concatenate((under_way.get(index, values[:0]), values[bins == index]))
             found = percentiles(under_way[index])
             for quantile in QUANTILES:
                 series = self._percentiles.setdefault((metric, tier.value, quantile), self._grid.empty())
                 series[index] = getattr(found, quantile)
-        for passed in [index for index in under_way if index < bins[-1]]:
+        newest = max(under_way, default=0)
+        # The bin before the newest stays open, for those that are told late.
+        for passed in [index for index in under_way if index < newest - 1]:
             del under_way[passed]

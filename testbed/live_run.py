@@ -29,7 +29,7 @@ from testbed.server import ServerState
 from workloads.completion import Completion
 from workloads.samples import Samples
 
-# Some 100 MB. Those who look do so twice a second, so that this is reached when nobody looks any more.
+# Some 250 MB. Those who look do so twice a second, so that this is reached when nobody looks any more.
 MOST_WAITING = 500_000
 
 

@@ -14,8 +14,11 @@ from testbed.server import ServerState
 ENDED = (ServerState.STOPPED, ServerState.FAILED)
 # Of the servers that have ended so many stay in sight.
 ENDED_SHOWN = 24
+# A server that sleeps and wakes all day keeps so many of its changes.
+CHANGES_KEPT = 16
 
 _COLUMNS = ("at_s", "server_id", "model", "region", "gpu_type", "role", "gpus", "state", "reason")
+_KEY = ("model", "region", "gpu_type", "state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +45,25 @@ class Standing:
 
 
 class LiveServers:
-    """Keeps the changes of the servers that stand; of those that have ended only what they came to."""
+    """Keeps the last changes of the servers that stand; of earlier ones, and of servers that have ended, only what
+    they came to.
+    """
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._changes: dict[str, list[ServerChange]] = {}
         self._gauges: dict[str, ServerGauge] = {}
         self._hours: dict[str, float] = {}
+        self._told_hours: dict[str, float] = {}
         self._server_s: dict[tuple[str, str, str, str], Floats] = {}
 
     def changed(self, change: ServerChange, now_s: float) -> None:
         """`now_s` stands still at the end of the run, while its servers stop."""
-        self._changes.setdefault(change.server_id, []).append(change)
+        told = self._changes.setdefault(change.server_id, [])
+        told.append(change)
+        if len(told) > CHANGES_KEPT:
+            self._sum([told], min(change.at_s, now_s), self._hours, self._server_s)
+            del told[:-1]
         if change.state is not ServerState.READY:
             self._gauges.pop(change.server_id, None)
         if change.state in ENDED:
@@ -66,7 +76,8 @@ class LiveServers:
         self._gauges[gauge.server_id] = gauge
 
     def began(self, before_s: float) -> None:
-        """Time 0 was `before_s` later than thought until now."""
+        """Time 0 was `before_s` later than thought until now; what servers came to before it does not count."""
+        self._hours, self._told_hours, self._server_s = {}, {}, {}
         for told in self._changes.values():
             told[:] = [replace(change, at_s=change.at_s - before_s) for change in told]
 
@@ -85,14 +96,15 @@ class LiveServers:
         )
 
     def standing(self, now_s: float) -> Standing:
-        """As of `now_s`."""
+        """As of `now_s`; GPU-hours never go down from one call to the next, as rounding would have it."""
         hours, server_s = dict(self._hours), {key: values.copy() for key, values in self._server_s.items()}
         edges = np.minimum(self._grid.edges_s, max(now_s, 0.0))
         self._sum(list(self._changes.values()), now_s, hours, server_s)
+        self._told_hours |= {state: max(held, self._told_hours.get(state, 0.0)) for state, held in hours.items()}
         lengths = np.diff(edges)
         with np.errstate(invalid="ignore", divide="ignore"):
             return Standing(
-                gpu_hours=hours,
+                gpu_hours=dict(self._told_hours),
                 servers={key: np.where(lengths > 0, values / lengths, np.nan) for key, values in server_s.items()},
             )
 
@@ -114,10 +126,11 @@ class LiveServers:
         for state, held in zip(intervals["state"], gpu_hours(intervals), strict=True):
             hours[state] = hours.get(state, 0.0) + held
         from_s, to_s = intervals["from_s"].to_numpy(np.float64), intervals["to_s"].to_numpy(np.float64)
-        keys = list(zip(*(intervals[name] for name in ("model", "region", "gpu_type", "state")), strict=True))
-        for key in set(keys):
-            own = np.array([each == key for each in keys])
-            mean = mean_between(from_s[own], to_s[own], self._grid.edges_s, np.ones(int(own.sum())))
+        rows_of: dict[tuple[str, str, str, str], list[int]] = {}
+        for row, key in enumerate(zip(*(intervals[name] for name in _KEY), strict=True)):
+            rows_of.setdefault(key, []).append(row)
+        for key, own in rows_of.items():
+            mean = mean_between(from_s[own], to_s[own], self._grid.edges_s, np.ones(len(own)))
             server_s[key] = server_s.get(key, 0.0) + mean * self._grid.width_s
 
 

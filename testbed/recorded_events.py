@@ -1,14 +1,16 @@
 """The events of a run again, from its folder, in the order of time."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from heapq import merge
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from controller.records import decode_all
 from controller.types import Placement, PlacementState, Role
 from profiler.gpu_meter import GpuReading
 from results.run_folder import PolicyFolder
+from results.run_folder_error import RunFolderError
 from results.schema import COMPLETIONS, GAUGES, GPUS, POOLS, SERVERS, Table
 from testbed.live_events import Began, Decided, Event, GpuGauge, PoolGauge, Served, ServerChange, ServerGauge
 from testbed.server import ServerState
@@ -16,13 +18,14 @@ from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
 
 Timed = tuple[float, Event]
+_Kind = TypeVar("_Kind", bound=StrEnum)
 
 
 def recorded_events(folder: PolicyFolder, end_s: float | None) -> Iterator[Timed]:
     """(seconds of the run, event), the soonest first; `end_s` is None for a run that did not come to its end.
 
     Records that another version wrote are left out: decisions that cannot be read. How late requests were handed over
-    is not recorded one by one, and so not told.
+    is not recorded one by one, and so not told. Raises RunFolderError for a table that this version cannot read.
     """
     began: list[Timed] = [(0.0, Began(before_s=0.0))]
     served: list[Timed] = [] if end_s is None else [(end_s, Served(at_s=end_s))]
@@ -39,7 +42,18 @@ def _rows(folder: PolicyFolder, table: Table) -> Iterator[dict[str, Any]]:
 
 
 def _placement(row: dict[str, Any]) -> Placement:
-    return Placement(row["model"], row["region"], row["gpu_type"], Role(row["role"]))
+    return Placement(row["model"], row["region"], row["gpu_type"], _one_of(Role, row["role"]))
+
+
+def _one_of(kind: type[_Kind], recorded: str) -> _Kind:
+    try:
+        return kind(recorded)
+    except ValueError:
+        known = ", ".join(kind)
+        raise RunFolderError(
+            f"this run records {kind.__name__} {recorded!r}, this version knows {known}; watch it with the version "
+            "that wrote it"
+        ) from None
 
 
 def _changes(folder: PolicyFolder) -> Iterator[Timed]:
@@ -49,7 +63,7 @@ def _changes(folder: PolicyFolder) -> Iterator[Timed]:
             server_id=row["server_id"],
             placement=_placement(row),
             gpus=row["gpus"],
-            state=ServerState(row["state"]),
+            state=_one_of(ServerState, row["state"]),
             reason=row["reason"],
         )
         yield change.at_s, change
@@ -111,7 +125,7 @@ def _completions(folder: PolicyFolder) -> Iterator[Timed]:
             arrival_s=row["arrival_s"],
             model=row["model"],
             region=row["region"],
-            tier=Tier(row["tier"]),
+            tier=_one_of(Tier, row["tier"]),
             prompt_tokens=row["prompt_tokens"],
             output_tokens=row["output_tokens_asked"],
             deadline_s=row["deadline_s"],
@@ -124,7 +138,7 @@ def _completions(folder: PolicyFolder) -> Iterator[Timed]:
             first_token_s=row["first_token_s"],
             last_token_s=row["last_token_s"],
             output_tokens=row["output_tokens"],
-            outcome=Outcome(row["outcome"]),
+            outcome=_one_of(Outcome, row["outcome"]),
             reason=row["reason"],
             cached_tokens=row["cached_tokens"],
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 
@@ -36,7 +37,9 @@ def recorded_facts(run: RunFolder) -> RunFacts:
 def _demand_bin_s(run: RunFolder) -> float:
     for folder in run.policies():
         for record in folder.decisions():
-            return float(record["seen"]["demand"]["bin_s"])
+            with suppress(KeyError, TypeError, ValueError):
+                return float(record["seen"]["demand"]["bin_s"])
+            break
     return _DEMAND_BIN_S
 
 

@@ -8,7 +8,7 @@ from controller.types import Placement, Pool, Role, Silo
 from testbed.flight import Flight, unfinished
 from testbed.pool_seats import PoolSeats, Seat, server_choice
 from testbed.region_choice import RegionChoice
-from testbed.server import BreakOff, Server
+from testbed.server import NOTHING, BreakOff, Received, Server
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
@@ -157,7 +157,7 @@ class Router:
             self._set_cut(flight)
         if half_rtt_s:
             group.coming_tokens += request.total_tokens
-            flight.break_off = self._later(half_rtt_s, self._arrived, flight)
+            flight.break_off = self._later(half_rtt_s, NOTHING, self._arrived, flight)
         else:
             self._begin(flight)
         return True
@@ -188,7 +188,9 @@ class Router:
         flight = self._flights[completion.request.request_id]
         self._leave_seat(flight)
         if flight.half_rtt_s:
-            flight.break_off = self._later(flight.half_rtt_s, self._ended, flight, flight.seen_by_client(completion))
+            made = Received(completion.first_token_s, completion.output_tokens)
+            seen = flight.seen_by_client(completion)
+            flight.break_off = self._later(flight.half_rtt_s, made, self._ended, flight, seen)
         else:
             self._ended(flight, completion)
         self._on_room(flight.group.pool)
@@ -222,13 +224,17 @@ class Router:
 
     def _break_off(self, flight: Flight, why: str) -> None:
         assert flight.break_off is not None
-        flight.break_off()
+        made = flight.break_off()
         if flight.on_seat:
             self._leave_seat(flight)
         elif flight.seat is None:
             flight.group.coming_tokens -= flight.request.total_tokens
         self._forget(flight)
-        self._on_end(unfinished(flight.request, flight.sent_s, self._clock.now_s(), Outcome.FAILED, why, flight.seat))
+        request, now_s = flight.request, self._clock.now_s()
+        received = flight.come_to_client(made, now_s)
+        self._on_end(
+            unfinished(request, flight.sent_s, now_s, Outcome.FAILED, why, seat=flight.seat, received=received)
+        )
 
     def _leave_seat(self, flight: Flight) -> None:
         assert flight.seat is not None
@@ -260,9 +266,16 @@ class Router:
         now_s = self._clock.now_s()
         self._on_end(unfinished(request, now_s, now_s, outcome, reason))
 
-    def _later(self, delay_s: float, callback: Callable[..., None], *arguments: object) -> BreakOff:
+    def _later(self, delay_s: float, made: Received, callback: Callable[..., None], *arguments: object) -> BreakOff:
+        """A leg of `delay_s`; `made` is what a server had made when it began."""
         at_s = self._clock.now_s() + delay_s
-        return self._loop.call_at(self._clock.loop_time(at_s), callback, *arguments).cancel
+        timer = self._loop.call_at(self._clock.loop_time(at_s), callback, *arguments)
+
+        def break_off() -> Received:
+            timer.cancel()
+            return made
+
+        return break_off
 
     def _note_idle(self) -> None:
         if not self._flights and not any(self._waiting.values()):

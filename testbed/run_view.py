@@ -1,8 +1,8 @@
 """How a run is shown under way: in the terminal, and as a dashboard where one is asked for."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -15,19 +15,11 @@ from testbed.progress import show_progress
 from testbed.run import Experiment, ProgressView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a dashboard listens; port 0 takes any free one."""
-
-    host: str
-    port: int
-
-
 @contextmanager
-def run_view(experiment: Experiment, console: Console, dashboard: Address | None) -> Iterator[ProgressView]:
-    """What shows the policies of a run, one after the other. A run that nobody can see live is not listened to.
+def run_view(experiment: Experiment, console: Console, dashboard: socket.socket | None) -> Iterator[ProgressView]:
+    """What shows the policies of a run, one after the other; `dashboard` is where a page of them is served.
 
-    Raises BadInput where the dashboard cannot listen.
+    A run that nobody can see live is not listened to.
     """
     runs = LiveRuns(run_facts(experiment)) if dashboard is not None or console.is_terminal else None
 
@@ -47,7 +39,7 @@ def run_view(experiment: Experiment, console: Console, dashboard: Address | None
     if runs is None or dashboard is None:
         yield shown
         return
-    with serve_dashboard(runs, dashboard.host, dashboard.port) as address:
+    with serve_dashboard(runs, dashboard) as address:
         console.print(f"dashboard: {address}", soft_wrap=True)
         yield shown
 

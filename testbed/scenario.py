@@ -1,5 +1,6 @@
 """Scenario files: everything an experiment depends on, in one strict YAML file."""
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -24,6 +25,7 @@ from workloads.slo import SAGESERVE_SLOS, Slo
 
 # The GPU type of a region that has none: in vllm mode its servers run on the CPU build of vLLM.
 CPU = "cpu"
+_FOLDER_NAME = re.compile(r"[^/.\x00-\x1f][^/\x00-\x1f]{0,99}")
 
 
 class Mode(StrEnum):
@@ -42,7 +44,7 @@ class Scenario(Strict):
     `step_noise_cv`: coefficient of variation of an emulated server's iteration times around those of its profile.
     """
 
-    name: str = Field(min_length=1)
+    name: str
     description: str = ""
     mode: Mode = Mode.VIRTUAL
     seed: int = Field(ge=0)
@@ -65,6 +67,13 @@ class Scenario(Strict):
     server_start_timeout_s: Positive = 1800.0
     step_noise_cv: float = Field(default=0.0, ge=0, le=1)
     ports: PortRange = PortRange()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not _FOLDER_NAME.fullmatch(value):
+            raise ValueError("it names a folder; wanted 1 to 100 characters, no / among them and no dot first")
+        return value
 
     @field_validator("policies", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from testbed.bad_input import BadInput
-from testbed.bundled_yaml import bundled_files, yaml_mapping
+from testbed.bundled_yaml import bundled_files, is_there, yaml_mapping
 from testbed.scenario import Scenario, ScenarioError
 from testbed.strict import one_line
 
@@ -59,11 +59,14 @@ def at_home(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, mapping by mapping; a null in `above` takes the key away."""
+    """`above` laid over `below`, mapping by mapping; a null takes a key of `below` away.
+
+    Where there is none it is a value: a policy without parameters may stand bare.
+    """
     result = dict(below)
     for key, value in above.items():
-        if value is None:
-            result.pop(key, None)
+        if value is None and key in result:
+            del result[key]
         elif isinstance(value, dict) and isinstance(result.get(key), dict):
             result[key] = overlaid(result[key], value)
         else:
@@ -78,7 +81,7 @@ def override(values: dict[str, Any], given: str) -> None:
     `models."qwen-2.5-7b".max_num_seqs=64`. Raises ScenarioError.
     """
     key, equals, text = given.partition("=")
-    if not equals or not key:
+    if not equals or "" in _QUOTED.sub("name", key).split("."):
         raise ScenarioError(
             f'--set {given!r}: wanted a.b=value; a new name with a dot in it stands in quotes: models."x-1.5".start_s=9'
         )
@@ -93,22 +96,22 @@ def override(values: dict[str, Any], given: str) -> None:
         parent, rest = _first_segment(at, rest)
     try:
         at[parent] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2024-13-45 looks like a date
         raise ScenarioError(f"--set {given!r}: {text!r} is not a YAML value") from error
 
 
-def _first_segment(at: dict[str, Any], key: str) -> tuple[str, str]:
-    """The name that `key` begins with, and what follows it after a dot."""
+def _first_segment(at: Mapping[Any, Any], key: str) -> tuple[Any, str]:
+    """The name that `key` begins with, as `at` has it (in YAML it may be a number), and what follows it after a dot."""
     quoted = _QUOTED.match(key)
     if quoted:
         return quoted["name"], key[quoted.end() + 1 :]
-    known = [name for name in at if key == name or key.startswith(f"{name}.")]
-    name = max(known, key=len, default=key.partition(".")[0])
-    return name, key[len(name) + 1 :]
+    known = {str(name): name for name in at if f"{key}.".startswith(f"{name}.")}
+    text = max(known, key=len, default=key.partition(".")[0])
+    return known.get(text, text), key[len(text) + 1 :]
 
 
 def _values(name_or_path: str, above: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
-    """`scenario_values` of a file that those in `above` build on."""
+    """`scenario_values` of a file that those in `above`, resolved, build on."""
     try:
         values, path = yaml_mapping(name_or_path, bundled_scenarios(), "scenario")
     except BadInput as error:
@@ -118,12 +121,12 @@ def _values(name_or_path: str, above: tuple[Path, ...]) -> tuple[dict[str, Any],
     base = values.pop("base")
     if not isinstance(base, str):
         raise ScenarioError(f"{path.name}: base {base!r}; wanted the name of a scenario or a file beside this one")
-    if path in above:
+    if path.resolve() in above:
         raise ScenarioError(f"{path.name}: builds on itself through its base; take a base away")
-    return overlaid(_base(base, path.parent, (*above, path)), values), path
+    return overlaid(_base(base, path.parent, (*above, path.resolve())), values), path
 
 
 def _base(name_or_path: str, folder: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     beside = folder / name_or_path
-    values, path = _values(str(beside) if beside.is_file() else name_or_path, above)
+    values, path = _values(str(beside) if is_there(beside) else name_or_path, above)
     return at_home(values, path.parent)

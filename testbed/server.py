@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from workloads.completion import Completion
 from workloads.request import Request
@@ -78,8 +78,18 @@ class ServerError(RuntimeError):
 Ended = Callable[[Completion], None]
 """Hears of the end of a request."""
 
-BreakOff = Callable[[], object]
-"""Frees a request that is under way; harmless when it has ended."""
+
+class Received(NamedTuple):
+    """What has come of an answer: when its first token did, in seconds of the run (None: none has), and how many."""
+
+    first_token_s: float | None = None
+    tokens: int = 0
+
+
+NOTHING = Received()
+
+BreakOff = Callable[[], Received]
+"""Frees a request that is under way and tells what had come of its answer; harmless when it has ended."""
 
 
 class Server(Protocol):

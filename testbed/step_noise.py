@@ -11,7 +11,6 @@ class StepNoise:
         self._shape = 1.0 / cv**2
         self._random = generator(seed, "step noise", server_id)
 
-    def factor(self, steps: int) -> float:
-        """Of `steps` iterations in a row, together: a sum of gammas is a gamma."""
-        shape = steps * self._shape
-        return float(self._random.gamma(shape, 1.0 / shape))
+    def factor(self) -> float:
+        """Of the next iteration."""
+        return float(self._random.gamma(self._shape, 1.0 / self._shape))

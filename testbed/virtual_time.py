@@ -56,8 +56,9 @@ class _Timer(asyncio.TimerHandle):
 
 
 class VirtualTimeLoop(asyncio.BaseEventLoop):
-    """Virtual time starts at 0 and moves only when every task waits. Timers of one moment run in the order in which
-    they were set.
+    """Virtual time starts at 0 and moves only when every task waits: `while not done: await sleep(0)` never waits and
+    keeps every timer from its turn. Timers of one moment run in the order in which they were set; one that is set for a
+    moment that has passed is one of now.
 
     Raises VirtualDeadlock out of `run_until_complete` when every task waits and no timer is set.
     """
@@ -82,7 +83,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     ) -> asyncio.TimerHandle:
         timer = _Timer(when, callback, args, self, context)
         self._timers_set += 1
-        heappush(self._timers, (when, self._timers_set, timer))
+        due_s = when if when > self._now_s else self._now_s
+        heappush(self._timers, (due_s, self._timers_set, timer))
         return timer
 
     def _run_once(self) -> None:
@@ -106,8 +108,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             when_s, number, timer = timers[0]
             if timer._callback is None:  # cancelled
                 heappop(timers)
+                self._cancelled_timers -= 1
                 continue
-            # One that is set for a moment that has passed is due now; one that is set meanwhile, in the next turn.
+            # One that is set meanwhile is for the next turn.
             if when_s > now_s or number > last:
                 if ready or self._stopping:
                     return

@@ -13,12 +13,13 @@ from profiler.launch import Level
 from testbed.begun_task import begin_in
 from testbed.lifecycle import Lifecycle, StateListener
 from testbed.process_guard import GuardedProcess
-from testbed.server import BreakOff, Ended, ServerError, ServerLoad, ServerSpec, ServerState
+from testbed.server import BreakOff, Ended, Received, ServerError, ServerLoad, ServerSpec, ServerState
 from testbed.server_log import exit_words, log_tail, telling_line
 from testbed.sleep_api import SLEEP_ARGUMENT, SLEEP_ENV, put_to_sleep, require_sleeping, wake_up
 from testbed.vllm_command import vllm_command
 from testbed.vllm_host import VllmHost
 from testbed.vllm_metrics import MetricsError, kv_capacity_tokens, server_load
+from workloads.answer import Answer
 from workloads.client import CompletionClient, as_completion
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
@@ -184,13 +185,19 @@ class VllmServer:
     # Serve.
 
     def begin(self, request: Request, ended: Ended, priority: int | None = None) -> BreakOff:
-        return begin_in(self._host.tasks, partial(self.send, request, priority), ended)
+        answer = Answer(self._clock.now_s(), request.output_tokens, token_times=False)
+        return begin_in(
+            self._host.tasks,
+            partial(self.send, request, priority, answer),
+            ended,
+            lambda: Received(answer.first_token_s, answer.stream.output_tokens),
+        )
 
-    async def send(self, request: Request, priority: int | None = None) -> Completion:
+    async def send(self, request: Request, priority: int | None = None, answer: Answer | None = None) -> Completion:
         """Returns when the last token has arrived; never raises for what the server does.
 
         Rejected without being sent when the server is not READY or the request is over `max_model_len` (vLLM would
-        silently cut it). A cancelled caller frees the request in the server.
+        silently cut it). A cancelled caller frees the request in the server; `answer` keeps what had come, where given.
         """
         if self.state is not ServerState.READY or self._client is None:
             return self._refused(request, f"server {self.server_id} is {self.state}")
@@ -205,6 +212,7 @@ class VllmServer:
                 request.output_tokens,
                 request_id=str(request.request_id),
                 priority=priority,
+                answer=answer,
             )
         finally:
             self._in_flight -= 1

@@ -103,17 +103,19 @@ class CompletionClient:
         request_id: str,
         priority: int | None = None,
         cancel_after_s: float | None = None,
+        answer: Answer | None = None,
     ) -> StreamResult:
         """Ask for exactly `max_tokens` tokens and wait for the last. Whatever the server does is in the result.
 
         `priority` (lower is sooner) needs a server with `--scheduling-policy priority`. The client gives up after
         `cancel_after_s`; a cancelled call, too, closes its connection, by which vLLM frees the request.
+        `answer` is where it gathers, for who wants to see it before its end, or has to cancel.
         Raises RuntimeError outside of `async with`.
         """
         prepared = self.prepare(
             prompt_token_ids, max_tokens, request_id=request_id, priority=priority, cancel_after_s=cancel_after_s
         )
-        return await self.send(prepared)
+        return await self.send(prepared, answer)
 
     def prepare(
         self,
@@ -127,7 +129,7 @@ class CompletionClient:
         """The request that `complete` sends, made ahead: then nothing stands between its time and the socket."""
         return self._text.prepare(prompt_token_ids, max_tokens, request_id, priority, cancel_after_s)
 
-    def send(self, request: PreparedRequest) -> Coroutine[Any, Any, StreamResult]:
+    def send(self, request: PreparedRequest, answer: Answer | None = None) -> Coroutine[Any, Any, StreamResult]:
         """Send what was prepared, as `complete` does.
 
         Where a kept connection is free the request is on its way before this returns: a task that waits for its first
@@ -135,7 +137,8 @@ class CompletionClient:
         """
         if not self._entered:
             raise RuntimeError("CompletionClient: use it as `async with CompletionClient(...) as client`")
-        answer = Answer(self._clock(), request.max_tokens, self._token_times)
+        if answer is None:
+            answer = Answer(self._clock(), request.max_tokens, self._token_times)
         return self._carry(request, answer, self._post_on_kept(request, answer))
 
     async def _carry(self, request: PreparedRequest, answer: Answer, exchange: _Exchange | None) -> StreamResult:

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from testbed.live_decisions import Decision
+from results.standing import WASTED
+from testbed.live_decisions import LOG_LENGTH, Decision
 from testbed.live_grid import Floats
 from testbed.live_servers import ServerTile
 from testbed.live_snapshot import LiveSnapshot, RunFacts
@@ -45,10 +47,16 @@ def _all(snapshot: LiveSnapshot) -> Iterator[tuple[tuple[str, ...], int, Floats]
 def _changed(snapshot: LiveSnapshot, before: LiveSnapshot) -> Iterator[tuple[tuple[str, ...], int, Floats]]:
     for name, values in snapshot.series.items():
         old = before.series.get(name)
-        differs = np.ones(len(values), dtype=np.bool_) if old is None else ~np.isclose(values, old, equal_nan=True)
+        differs = np.ones(len(values), dtype=np.bool_) if old is None else _differ(values, old)
         if differs.any():
             begin = int(np.argmax(differs))
             yield name, begin, _known(values)[begin:]
+
+
+def _differ(values: Floats, old: Floats) -> npt.NDArray[np.bool_]:
+    # To the last digit: of a value that drifts slowly each change is small, and together they are not.
+    differs: npt.NDArray[np.bool_] = ~((values == old) | (np.isnan(values) & np.isnan(old)))
+    return differs
 
 
 def _known(values: Floats) -> Floats:
@@ -74,8 +82,10 @@ def _state(snapshot: LiveSnapshot) -> dict[str, Any]:
         },
         "niw_queued": sum(snapshot.pools.niw_queued.values()) if snapshot.pools is not None else 0,
         "servers": [_tile(tile) for tile in snapshot.servers],
-        "gpu_hours": dict(snapshot.gpu_hours),
+        "gpu_hours": sum(snapshot.gpu_hours.values()),
+        "wasted_gpu_hours": sum(snapshot.gpu_hours[state] for state in WASTED),
         "decisions_total": snapshot.decisions_total,
+        "decisions_kept": LOG_LENGTH,
         "lateness_s": None if snapshot.lateness_s is None else asdict(snapshot.lateness_s),
         "gpus": [{"gpu": gauge.gpu, **asdict(gauge.reading)} for gauge in snapshot.gpus],
         "bin_s": float(snapshot.edges_s[1]),

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from testbed.live_requests import BUCKETS_S
 from testbed.live_snapshot import LiveSnapshot
 from testbed.server import ServerState
+from workloads.completion import Outcome
 
 _HISTOGRAMS = {
     "ttft": ("testbed_time_to_first_token_seconds", "From a request's arrival to its first token."),
@@ -80,8 +81,8 @@ def _requests(snapshot: LiveSnapshot) -> Iterator[Metric]:
     )
     for tier, counts in snapshot.requests.items():
         met.add_metric((tier.value,), counts.met)
-        for outcome, number in counts.outcomes.items():
-            ended.add_metric((tier.value, outcome.value), number)
+        for outcome in Outcome:
+            ended.add_metric((tier.value, outcome.value), counts.outcomes.get(outcome, 0))
     yield ended
     yield met
     for metric, (name, documentation) in _HISTOGRAMS.items():

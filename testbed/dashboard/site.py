@@ -61,7 +61,11 @@ class Site:
         @web.middleware
         async def guarded(http: web.Request, handler: Handler) -> web.StreamResponse:
             # A name of an attacker's that resolves to 127.0.0.1 would make its page the same origin as this one.
-            if self._loopback and not _is_loopback(http.url.host or ""):
+            try:
+                asked = http.url.host or ""
+            except ValueError:
+                raise web.HTTPBadRequest(text="the Host header is no host\n") from None
+            if self._loopback and not _is_loopback(asked):
                 raise web.HTTPForbidden(text="this dashboard answers to localhost only; see --dashboard-host\n")
             return await handler(http)
 
@@ -84,8 +88,8 @@ class Site:
         )
         self._publisher.looking += 1
         try:
-            await response.prepare(http)
             with suppress(ConnectionError):
+                await response.prepare(http)
                 await self._send_forever(response)
         except TimeoutError:
             if http.transport is not None:

@@ -19,17 +19,24 @@ DEFAULT_PORT = 8765
 FAREWELL_S = 0.3
 
 
-@contextmanager
-def serve_dashboard(runs: LiveRuns, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> Iterator[str]:
-    """Serve `runs` while the context lasts; yields the address to open. Port 0 takes any free one.
+def listen(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> socket.socket:
+    """Where a dashboard is to be served; browsers wait there until it is. Port 0 takes any free one.
 
     Raises BadInput where nothing can listen.
     """
+    if not host:
+        raise BadInput("--dashboard-host is empty; give 127.0.0.1, or 0.0.0.0 for everybody")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise BadInput(f"the dashboard cannot listen on {host} port {port}: {error}; give another port") from error
+
+
+@contextmanager
+def serve_dashboard(runs: LiveRuns, listening: socket.socket) -> Iterator[str]:
+    """Serve `runs` while the context lasts; yields the address to open."""
+    host, port = listening.getsockname()[:2]
     loop = asyncio.new_event_loop()
     over = asyncio.Event()
     serving = threading.Thread(
@@ -40,7 +47,7 @@ def serve_dashboard(runs: LiveRuns, host: str = DEFAULT_HOST, port: int = DEFAUL
     serving.start()
     try:
         shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listening.getsockname()[1]}"
+        yield f"http://{shown}:{port}"
     finally:
         loop.call_soon_threadsafe(over.set)
         serving.join()

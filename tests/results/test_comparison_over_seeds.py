@@ -8,6 +8,7 @@ import pytest
 
 from results.bootstrap import change_interval
 from results.comparison import Cell, SeedGroup, compare_groups
+from results.comparison_page import ComparedCase
 from results.comparison_quantities import PolicyResult
 from results.manifest import PolicyRecord
 from results.recorder import RunRecorder
@@ -60,6 +61,24 @@ def test_without_a_seed_in_common_each_side_is_drawn_on_its_own(group: Any) -> N
     assert second.change == "-25.0 %"
     assert low < -80 and high > 100
     assert second.better is None  # it may be either
+
+
+def test_policies_of_other_seeds_are_named_and_their_change_is_neither_good_nor_bad(group: Any) -> None:
+    groups = group("base", {1: 4}), group("ours", {2: 3})
+    second = gpu_hours(*groups)[1]
+    assert (second.change, second.better) == ("-25.0 %", None)
+    text = ComparedCase(name="", comparison=compare_groups(groups)).seeds_text
+    assert "base 1; ours 2" in text and "base and ours share no seed: their requests differ." in text
+
+
+def test_the_same_seeds_in_another_order_are_the_same(group: Any) -> None:
+    groups = group("base", {1: 4, 2: 4}), group("ours", {2: 3, 1: 3})
+    assert ComparedCase(name="", comparison=compare_groups(groups)).seeds_text.startswith("Means over 2 seeds;")
+
+
+def test_a_base_with_a_zero_among_its_seeds_has_a_change_without_an_interval(group: Any) -> None:
+    second = gpu_hours(group("base", {1: 0, 2: 4}), group("ours", {1: 1, 2: 2}))[1]
+    assert (second.change, second.interval) == ("-25.0 %", "")
 
 
 def test_a_change_is_over_the_seeds_that_both_have(group: Any) -> None:

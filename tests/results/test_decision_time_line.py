@@ -3,6 +3,7 @@
 from controller.types import Placement, SolveReport, Step
 from results.decision_charts import MOST_MARKS, decision_group
 from results.decisions import Decision
+from results.quantities import clock
 
 WEST, EAST = Placement("m", "west", "h100"), Placement("m", "east", "h100")
 
@@ -50,12 +51,17 @@ def test_what_the_solver_said_stands_beneath_and_trouble_has_its_own_colour():
     assert gaps.count(f'fill="{inks["not"]}"') == 2
 
 
-def test_more_marks_than_a_page_can_show_are_left_out_and_told():
+def test_more_marks_than_a_page_can_show_are_thinned_evenly_at_every_placement_and_told():
     many = tuple(decision(float(at_s), (WEST, 1, "r"), (EAST, 1, "r")) for at_s in range(MOST_MARKS))
     group = decision_group(many, 2 * MOST_MARKS, float(MOST_MARKS))
     assert group is not None
-    assert group.charts[0].plots[0].count("<title>") == MOST_MARKS
-    assert f"The {MOST_MARKS:,} most telling of {2 * MOST_MARKS:,}." in group.note
+    lanes = group.charts[0].plots[0]
+    assert lanes.count("<title>") == MOST_MARKS
+    assert lanes.count(f"{WEST} +1") == lanes.count(f"{EAST} +1")
+    last = clock(float(MOST_MARKS - 2))
+    assert lanes.count(f"<title>{last}  ") == 2, "both placements are drawn to the end of the run"
+    assert f"{MOST_MARKS:,} of {2 * MOST_MARKS:,} decisions: the most telling" in group.note
+    assert f"{MOST_MARKS:,} of {2 * MOST_MARKS:,} marks" in group.note
 
 
 def test_where_nothing_was_done_there_is_no_time_line():

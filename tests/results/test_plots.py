@@ -3,10 +3,15 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from controller.types import Forecast, Pool
+from results.forecast_lines import forecast_lines
+from results.gpu_charts import gpu_group
 from results.plot import Plot
 from results.scales import decades, from_zero, percentages, run_time
+from results.server_charts import server_group
 from results.time_bins import binned_mean, time_bins
 
 
@@ -79,3 +84,38 @@ def test_the_last_bin_ends_with_the_run():
     edges = time_bins(86_400.0 + 100.0)
     assert edges[-1] == 86_500.0
     assert edges[-2] < 86_500.0
+
+
+@pytest.mark.parametrize("end_s", [0.04, 0.3, 61.0, 721.0, 86_401.0, 86_400.0 + 599.0])
+def test_no_bin_is_a_sliver(end_s):
+    widths = np.diff(time_bins(end_s))
+    assert widths.min() >= 0.5 * widths[0] - 1e-9
+    assert widths.sum() == pytest.approx(end_s)
+
+
+def test_gpus_of_which_nothing_could_be_read_have_no_charts():
+    row = {"at_s": 0.0, "gpu": 0, "power_w": np.nan, "utilisation": np.nan, "memory_used_bytes": np.nan}
+    assert gpu_group(pd.DataFrame([row]), 10.0) is None
+
+
+def test_a_model_has_its_colour_whether_or_not_it_comes_first_by_name():
+    row = {"region": "west", "state": "READY", "gpus": 1.0, "from_s": 0.0, "to_s": 10.0}
+    intervals = pd.DataFrame([{**row, "model": model} for model in ("a", "z")])
+    held = {chart.title: chart for chart in server_group(intervals, ("z", "a"), 2.0, 10.0).charts}["GPUs held by model"]
+    assert [mark.label for mark in held.legend] == ["z", "a"]
+
+
+def test_a_forecast_is_told_up_to_its_end_whatever_rounding_does():
+    from_s, step_s = 5.7, 5.1
+    forecast = Forecast(
+        from_s=from_s,
+        step_s=step_s,
+        mean_tokens_per_s=(1.0, 2.0, 3.0, 4.0, 5.0),
+        upper_tokens_per_s=(1.0, 2.0, 3.0, 4.0, 5.0),
+        upper_quantile=0.9,
+        method="m",
+    )
+    pool = Pool("m", "west")
+    just_before_the_end = np.nextafter(from_s + step_s * 5, 0.0)
+    edges = just_before_the_end + np.array([-0.5, 0.5])
+    assert forecast_lines([(pool, forecast)], edges)[pool].mean.tolist() == [5.0]

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
@@ -112,7 +113,7 @@ def decision(at_s: float, change: int, report: SolveReport | None = None) -> Dec
     return Decision(at_s=at_s, steps=steps, solve=report, forecasts={})
 
 
-def test_a_long_log_shows_troubled_solves_large_changes_and_the_last_in_order_of_time():
+def test_a_long_log_shows_troubled_solves_large_changes_and_evenly_spaced_others_in_order_of_time():
     many = [decision(float(i), 1) for i in range(100)]
     many[10] = decision(10.0, 0, solve("Solution Found, not optimal"))
     many[20] = decision(20.0, 1, solve(shortfall=5.0))
@@ -121,5 +122,11 @@ def test_a_long_log_shows_troubled_solves_large_changes_and_the_last_in_order_of
     shown = [one.at_s for one in most_telling(many, most=6)]
     assert shown == sorted(shown)
     assert len(shown) == 6
-    assert {10.0, 20.0, 30.0, 98.0, 99.0} <= set(shown)
+    assert {0.0, 10.0, 20.0, 30.0, 99.0} <= set(shown)
     assert 40.0 not in shown
+
+
+def test_of_a_long_log_of_equal_decisions_no_part_of_the_run_is_missing():
+    shown = [one.at_s for one in most_telling([decision(float(i), 1) for i in range(1000)], most=100)]
+    assert len(shown) == 100
+    assert max(later - earlier for earlier, later in pairwise([0.0, *shown, 999.0])) <= 11

@@ -74,6 +74,14 @@ def test_a_folder_of_a_later_schema_is_refused_in_one_line(run):
         RunFolder.open(run.path)
 
 
+def test_a_policy_that_would_lie_outside_the_folder_is_refused_in_one_line(run):
+    manifest = run.path / "manifest.json"
+    told = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**told, "policies": {"../z": told["policies"]["reactive"]}}))
+    with pytest.raises(RunFolderError, match="cannot name a folder"):
+        RunFolder.open(run.path).policies()
+
+
 def test_csv_holds_what_parquet_holds(run, tmp_path):
     files = write_csv(run, tmp_path / "csv")
     assert [path.stem for path in files] == [table.name for table in TABLES]

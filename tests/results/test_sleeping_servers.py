@@ -79,7 +79,7 @@ def test_charts_and_report_are_drawn_with_servers_asleep(run):
     by_model, _ = demand_groups(pool_series(tables.completions, intervals, tables.log, ("m",), 3600.0), 3600.0)
     asleep = "#6d8fc7"
     assert asleep in by_model.charts[0].plots[1]
-    servers = {chart.title: chart for chart in server_group(intervals, 8.0, 3600.0).charts}
+    servers = {chart.title: chart for chart in server_group(intervals, ("m",), 8.0, 3600.0).charts}
     assert asleep in servers["Servers in west by state"].plots[0]
     assert asleep not in servers["GPUs of the fleet by state"].plots[0], "asleep a server holds no GPU"
     write_report(run)

@@ -30,7 +30,7 @@ from testbed.policy_run import PolicyRun, Progress
 from testbed.router import Router
 from testbed.run import Experiment, prepare
 from testbed.scenario_file import load_scenario
-from testbed.server import BreakOff, Ended, ServerError, ServerLoad, ServerSpec, ServerState
+from testbed.server import NOTHING, BreakOff, Ended, Received, ServerError, ServerLoad, ServerSpec, ServerState
 from testbed.virtual_time import VirtualTimeLoop
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
@@ -117,7 +117,13 @@ class ScriptedServer:
         async def to_its_end() -> None:
             ended(await self.send(request))
 
-        return asyncio.get_running_loop().create_task(to_its_end()).cancel
+        task = asyncio.get_running_loop().create_task(to_its_end())
+
+        def break_off() -> Received:
+            task.cancel()
+            return NOTHING
+
+        return break_off
 
     async def send(self, request: Request) -> Completion:
         assert self.state is ServerState.READY, "the router sends to READY servers only"

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from testbed.begun_task import begin_in
+from testbed.server import Received
 from workloads.completion import Completion
 
 
@@ -14,7 +15,7 @@ def test_the_end_is_told_once_and_not_before_the_beginning_has_returned(
         server = await routing_scene().ready("w", serve_s=0.0)
         ended: list[Completion] = []
         async with asyncio.TaskGroup() as tasks:
-            break_off = begin_in(tasks, lambda: server.send(make_request(3)), ended.append)
+            break_off = begin_in(tasks, lambda: server.send(make_request(3)), ended.append, Received)
             assert ended == []
         assert [completion.request.request_id for completion in ended] == [3]
         break_off()
@@ -29,7 +30,7 @@ def test_what_is_broken_off_has_no_end_and_frees_its_place_whether_it_had_its_tu
         server = await routing_scene().ready("w", serve_s=100.0)
         ended: list[Completion] = []
         async with asyncio.TaskGroup() as tasks:
-            break_off = begin_in(tasks, lambda: server.send(make_request()), ended.append)
+            break_off = begin_in(tasks, lambda: server.send(make_request()), ended.append, Received)
             for _ in range(turns):
                 await asyncio.sleep(0.0)
             break_off()

@@ -11,6 +11,7 @@ import pytest
 
 from profiler.profile import ServerProfile, load_profile
 from results.calibration import CALIBRATION_FILE, CalibrationRecord, CaseRecord, Measure
+from results.calibration_tables import measures_table
 from testbed.calibration_alone import with_step_times
 from testbed.run import run_experiment
 
@@ -134,6 +135,48 @@ def test_runs_of_one_workload_are_repeats_and_of_two_are_two_cases(testbed: Comm
     assert [[run.folder for run in case.runs] for case in read("c").cases] == [["one", "again"], ["other"]]
 
 
+def test_runs_of_one_workload_under_other_settings_are_no_repeats(testbed: Command, small_scenario: Any) -> None:
+    path = str(small_scenario.write())
+    changes = {
+        "one": (),
+        "again": ("--set", "ports.first=9000"),
+        "router": ("--set", "router.region_threshold=0.5"),
+        "policy": ("--set", "policies.static.servers_per_pool=2"),
+    }
+    for name, change in changes.items():
+        assert testbed("run", path, "--policy", "static", *SHORT, *change, "--out", name)[0] == 0
+    assert testbed("calibrate", *changes, "--out", "c")[0] == 0
+    found = [[run.folder for run in case.runs] for case in read("c").cases]
+    assert found == [["one", "again"], ["router"], ["policy"]]
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_a_run_that_did_not_finish_is_refused(testbed: Command, recorded: Path, tmp_path: Path, status: str) -> None:
+    shutil.copytree(recorded, tmp_path / "run")
+    manifest = tmp_path / "run" / "manifest.json"
+    told = json.loads(manifest.read_text(encoding="utf-8"))
+    told["policies"]["reactive"]["status"] = status
+    manifest.write_text(json.dumps(told), encoding="utf-8")
+    code, _, err = testbed("calibrate", "run", "--out", "c")
+    assert code == 2
+    assert f"run: reactive has not finished ({status}); calibrate whole runs" in err
+
+
+def test_a_factor_beyond_those_tried_is_told_as_the_nearest_with_what_is_left(
+    testbed: Command, recorded: Path, small_scenario: Any
+) -> None:
+    given = slower(small_scenario.folder, 4.0)
+    assert testbed("calibrate", str(recorded), "--profile", given, "--out", "c")[0] == 0
+    scaled = only_case("c").variants[-1]
+    assert "the nearest factor tried (1/2 to 2); TPOT p50 is still off by +" in scaled.why
+
+
+def test_a_limit_of_what_was_not_measured_is_neither_kept_nor_broken() -> None:
+    nothing = Measure(name="TPOT p50", unit="s", real=(None,), emulated=(None,), error=None, noise=None, limit=0.1)
+    ((*_, limit, _),) = measures_table("Servers alone", [nothing]).rows
+    assert limit == "10 %"
+
+
 def test_a_trace_with_a_history_that_is_not_in_the_folder_calibrates_its_servers_and_says_what_is_missing(
     testbed: Command, small_scenario: Any
 ) -> None:
@@ -150,9 +193,11 @@ def test_a_trace_with_a_history_that_is_not_in_the_folder_calibrates_its_servers
 
 
 def test_the_page_is_one_file_and_shows_names_as_text(testbed: Command, small_scenario: Any) -> None:
-    path = str(small_scenario.write(small_scenario.values(name="<b>small</b>")))
+    path = str(small_scenario.write(small_scenario.values(name="<b>small [red]")))
     assert testbed("run", path, "--policy", "static", *SHORT, "--out", "recorded")[0] == 0
-    assert testbed("calibrate", "recorded", "--out", "c")[0] == 0
+    code, out, _ = testbed("calibrate", "recorded", "--out", "c")
+    assert code == 0
+    assert "<b>small [red]" in out
     page = Path("c/calibration.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3
     assert "<b>small" not in page
@@ -168,7 +213,10 @@ FAULTS = [
     (["calibrate", "RUN", "--profile", "a/h100=nowhere.json"], "name one with --profile MODEL/GPU=FILE"),
     (["calibrate", "SMALL", "--loads", "half"], "wanted shares of the capacity"),
     (["calibrate", "SMALL", "--loads", "0"], "wanted shares of the capacity"),
-    (["calibrate", "RUN", "--out", "."], "--out . exists already; name a folder that does not"),
+    (["calibrate", "RUN", "--out", "."], ". exists already; name a folder with --out that does not"),
+    (["calibrate", "RUN", "--out", "SMALL/x/y"], "is a file; name a folder"),
+    (["calibrate", "RUN", "--repeats", "2"], "a run folder has its own"),
+    (["calibrate", "RUN", "--mode", "virtual"], "a run folder has its own"),
 ]
 
 
@@ -176,7 +224,8 @@ FAULTS = [
 def test_a_fault_is_one_line_with_the_way_out(
     testbed: Command, small_scenario: Any, recorded: Path, arguments: list[str], told: str
 ) -> None:
-    places = {"RUN": str(recorded), "SMALL": str(small_scenario.write())}
+    small = str(small_scenario.write())
+    places = {"RUN": str(recorded), "SMALL": small, "SMALL/x/y": f"{small}/x/y"}
     code, _, err = testbed(*(places.get(argument, argument) for argument in arguments))
     assert code == 2
     assert told in err

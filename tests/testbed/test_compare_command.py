@@ -1,6 +1,8 @@
 """`testbed compare` and `testbed figures` on small runs: what is put side by side, and what is refused."""
 
 import csv
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +75,45 @@ def test_a_policy_that_comes_twice_with_a_seed_stands_twice_by_its_folder(run: A
     assert case.groups("again")[0].label == "reactive (again)"
 
 
+def test_folders_of_the_same_name_are_told_apart_by_their_paths(run: Any) -> None:
+    ours = Path(run("seed-1", "--seed", "1"))
+    other = Path("other") / ours.name
+    shutil.copytree(ours, other)
+    (case,), _ = cases_of([ours, other], anyway=False)
+    labels = [f"{policy} ({path})" for path in (ours, other) for policy in ("reactive", "static")]
+    assert [group.label for group in case.groups()] == labels
+
+
+def test_a_folder_given_twice_is_refused_however_it_is_spelled(testbed: Command, run: Any) -> None:
+    ours = run("seed-1", "--seed", "1")
+    code, _, err = testbed("compare", ours, os.path.relpath(ours))
+    assert code == 2
+    assert "is given twice; give each run once" in err
+
+
+def test_a_baseline_is_a_run_however_its_folder_is_spelled(run: Any) -> None:
+    folders = [Path(run(name, "--seed", "1")) for name in ("seed-1", "again")]
+    (case,), _ = cases_of(folders, anyway=False)
+    assert case.groups(f"{os.path.relpath(folders[1])}/")[0].label == "reactive (again)"
+
+
+def test_a_policy_that_did_not_finish_is_shown_and_named_and_left_out_of_figures(testbed: Command, run: Any) -> None:
+    cut = Path("cut")
+    shutil.copytree(run("seed-1", "--seed", "1"), cut)
+    for name in ("summary.json", "manifest.json"):
+        values = json.loads((cut / name).read_text(encoding="utf-8"))
+        values["policies"]["static"]["status"] = "interrupted"
+        (cut / name).write_text(json.dumps(values), encoding="utf-8")
+    told = "cut: static did not finish (interrupted): shown, not compared"
+    code, out, err = testbed("compare", "cut", "--out", "cmp")
+    assert (code, err) == (0, "")
+    assert told in out and told in Path("cmp/compare.html").read_text(encoding="utf-8")
+    code, out, err = testbed("figures", "cut", "--out", "figures", "--format", "svg")
+    assert (code, err) == (0, "")
+    assert told in out
+    assert {row["policy"] for row in table("figures/runs.csv")} == {"reactive"}
+
+
 def test_runs_under_other_conditions_are_refused_in_one_line_that_names_them(testbed: Command, run: Any) -> None:
     ours, other = run("seed-1", "--seed", "1"), run("more", "--seed", "1", "--set", "regions.west.gpus.h100=7")
     code, _, err = testbed("compare", ours, other)
@@ -91,14 +132,54 @@ def test_other_requests_under_the_same_seed_are_refused(testbed: Command, run: A
     shutil.copy(other / "trace.parquet", forged / "trace.parquet")
     code, _, err = testbed("compare", str(ours), str(forged))
     assert code == 2
-    assert "its requests (trace.parquet), though the seed is the same" in err
+    told = f"forged differs from {ours} in its requests (trace.parquet), though the seed is the same"
+    assert told in err
+    code, _, err = testbed("compare", str(other), str(ours), str(forged))
+    assert code == 2
+    assert told in err
 
 
 def test_a_folder_without_a_run_is_refused(testbed: Command) -> None:
     Path("empty").mkdir()
-    code, _, err = testbed("compare", "empty")
+    for path in ("empty", "x" * 300):
+        code, _, err = testbed("compare", path)
+        assert code == 2
+        assert "neither a run folder" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [("a: [1", "not a readable YAML file"), ("workloads:\n", "no run of requests has finished")]
+)
+def test_a_study_that_is_none_is_refused_in_one_line(testbed: Command, content: str, told: str) -> None:
+    Path("sweep").mkdir()
+    Path("sweep/study.yaml").write_text(content, encoding="utf-8")
+    code, _, err = testbed("compare", "sweep")
     assert code == 2
-    assert "neither a run folder" in err
+    assert told in err and err.count("\n") == 1
+
+
+def test_a_record_of_a_sweep_that_is_none_is_refused_in_one_line(testbed: Command, run: Any) -> None:
+    folder = Path("sweep/runs/w/p/run")
+    shutil.copytree(run("seed-1", "--seed", "1"), folder)
+    Path("sweep/study.yaml").write_text("workloads: {w: }", encoding="utf-8")
+    (folder / "study_run.json").write_text("{", encoding="utf-8")
+    code, _, err = testbed("compare", "sweep")
+    assert code == 2
+    assert "study_run.json: not what a sweep writes" in err and err.count("\n") == 1
+
+
+def test_a_scenario_that_is_no_text_is_refused_in_one_line(testbed: Command, run: Any) -> None:
+    shutil.copytree(run("seed-1", "--seed", "1"), "broken")
+    Path("broken/scenario.yaml").write_bytes(b"\xff\xfe\x00")
+    code, _, err = testbed("compare", "broken")
+    assert code == 2
+    assert "scenario.yaml: not readable" in err
+
+
+def test_paths_are_shown_as_they_are(testbed: Command, run: Any) -> None:
+    code, out, err = testbed("compare", run("seed-1", "--seed", "1"), "--out", "[/y]")
+    assert (code, err) == (0, "")
+    assert "page: [/y]/compare.html" in out
 
 
 @pytest.fixture
@@ -152,3 +233,9 @@ def test_a_format_that_is_none_is_refused(testbed: Command) -> None:
     code, _, err = testbed("figures", "x", "--out", "figures", "--format", "gif")
     assert code == 2
     assert "--format gif; wanted svg, png, pdf" in err
+
+
+def test_seeds_and_jobs_of_a_run_that_is_there_are_refused(testbed: Command, run: Any) -> None:
+    code, _, err = testbed("figures", run("seed-1", "--seed", "1"), "--out", "figures", "--seeds", "1,2")
+    assert code == 2
+    assert "--seeds and --jobs are for a study" in err

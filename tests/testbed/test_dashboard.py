@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from testbed.bad_input import BadInput
 from testbed.dashboard import publisher, site
 from testbed.dashboard.message import change, whole
 from testbed.dashboard.metrics import metrics_text
-from testbed.dashboard.thread import serve_dashboard
+from testbed.dashboard.thread import listen, serve_dashboard
 from testbed.live_events import GpuGauge, HandedOver, ServerChange
 from testbed.live_run import LiveRuns
 from testbed.live_snapshot import LiveSnapshot, RunFacts
 from testbed.recorded_events import Timed, recorded_events
 from testbed.server import ServerState
+from workloads.completion import Outcome
 from workloads.request import Tier
 from workloads.samples import Samples
 from workloads.slo import Slo
@@ -117,6 +119,18 @@ def test_changes_one_after_the_other_give_what_the_whole_gives(events: list[Time
     assert changes_bytes < whole_bytes
 
 
+def test_a_value_that_drifts_slowly_reaches_the_page(last: LiveSnapshot) -> None:
+    page, snapshot = Page(), last
+    page.take(whole(snapshot))
+    for _ in range(300):
+        drifted = replace(snapshot, series={name: values * (1 + 5e-6) for name, values in snapshot.series.items()})
+        page.take(change(drifted, snapshot))
+        snapshot = drifted
+    newcomer = Page()
+    newcomer.take(whole(snapshot))
+    assert page.series == newcomer.series
+
+
 def samples(snapshot: LiveSnapshot) -> dict[str, dict[tuple[str, ...], float]]:
     """Values by metric and labels, as Prometheus reads them."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
@@ -144,6 +158,11 @@ def test_metrics_say_what_the_snapshot_says(last: LiveSnapshot) -> None:
     assert found["testbed_gpu_power_watts"] == {("3",): 300.0}
     assert found["testbed_replay_lateness_seconds"][("0.99",)] == pytest.approx(0.002)
     assert found["testbed_forecast_tokens_per_second"].keys() == {("a", "west"), ("a", "east")}
+
+
+def test_every_outcome_is_counted_from_the_start() -> None:
+    found = samples(LiveRuns(FACTS).begin("lt-ua", 1000, lambda: 0).snapshot())["testbed_requests_ended_total"]
+    assert found == {(outcome.value, tier.value): 0.0 for tier in Tier for outcome in Outcome}
 
 
 def test_each_metric_of_the_grafana_dashboard_exists(last: LiveSnapshot, events: list[Timed]) -> None:
@@ -184,7 +203,7 @@ def answer(address: str, path: str, host: str | None = None) -> tuple[int, bytes
 @pytest.fixture
 def address(runs: LiveRuns, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(publisher, "PUBLISH_EVERY_S", 0.02)
-    with serve_dashboard(runs, port=0) as address:
+    with serve_dashboard(runs, listen(port=0)) as address:
         yield address
 
 
@@ -214,6 +233,14 @@ def test_only_requests_for_this_host_are_answered(address: str) -> None:
         assert answer(address, "/events", host)[0] == 403, host
     for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
         assert answer(address, "/metrics", host)[0] == 200, host
+
+
+def test_a_host_that_is_none_is_refused_without_a_word_in_the_terminal(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for host in ("127.0.0.1:port", "127.0.0.1:99999999"):
+        assert answer(address, "/metrics", host)[0] == 400, host
+    assert caplog.records == []
 
 
 def open_stream(address: str, receive_bytes: int | None = None) -> socket.socket:
@@ -321,7 +348,7 @@ def test_more_pages_than_a_run_needs_are_turned_away(address: str, monkeypatch: 
 
 
 def test_an_open_page_does_not_keep_the_testbed_from_ending(runs: LiveRuns) -> None:
-    with serve_dashboard(runs, port=0) as address:
+    with serve_dashboard(runs, listen(port=0)) as address:
         stream = open_stream(address)
         read_until(stream, b"data: ")
         began_s = time.perf_counter()  # noqa: TID251
@@ -331,9 +358,9 @@ def test_an_open_page_does_not_keep_the_testbed_from_ending(runs: LiveRuns) -> N
 
 def test_a_port_that_is_taken_is_one_line(runs: LiveRuns) -> None:
     with (
-        serve_dashboard(runs, port=0) as address,
+        serve_dashboard(runs, listen(port=0)) as address,
         pytest.raises(BadInput, match=r"the dashboard cannot listen on 127.0.0.1 port \d+: .*; give another port"),
-        serve_dashboard(runs, port=int(address.rpartition(":")[2])),
+        serve_dashboard(runs, listen(port=int(address.rpartition(":")[2]))),
     ):
         pass
 
@@ -343,6 +370,12 @@ FAULTS = [
     (["watch", "RUN", "--speed", "0"], "--speed 0: give seconds of the run per second, above 0"),
     (["watch", "RUN", "--policy", "statik"], "has none of that name; did you mean 'static'?"),
     (["watch", "RUN", "--dashboard-host", "256.1.1.1"], "the dashboard cannot listen on 256.1.1.1 port 8765"),
+    (["watch", "RUN", "--dashboard-host", ""], "--dashboard-host is empty; give 127.0.0.1, or 0.0.0.0 for everybody"),
+    (["run", "quickstart", "--dashboard-host", "256.1.1.1"], "the dashboard cannot listen on 256.1.1.1 port 8765"),
+    (
+        ["run", "paper-control", "--dashboard-host", "0.0.0.0"],
+        "--dashboard is for a scenario; a study runs many at once",
+    ),
     (["run", "paper-control", "--dashboard"], "--dashboard is for a scenario; a study runs many at once"),
 ]
 

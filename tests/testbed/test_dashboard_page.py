@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controller.types import Placement
-from testbed.dashboard.thread import serve_dashboard
+from testbed.dashboard.thread import listen, serve_dashboard
 from testbed.live_events import Began, ServerChange
 from testbed.live_run import LiveRun, LiveRuns
 from testbed.live_snapshot import RunFacts
@@ -50,7 +50,7 @@ def told(small_scenario: Any, run_policy: Any, tmp_path: Any) -> LiveRuns:
 async def test_the_page_is_whole_at_any_width_in_light_and_dark_without_a_complaint(
     told: LiveRuns, chromium: Callable[[], Any]
 ) -> None:
-    with serve_dashboard(told, port=0) as address:
+    with serve_dashboard(told, listen(port=0)) as address:
         async with chromium() as browser:
             page = await browser.open(address)
             await page.until("document.querySelectorAll('.tile.READY').length > 1")
@@ -72,10 +72,12 @@ async def test_the_page_is_whole_at_any_width_in_light_and_dark_without_a_compla
 async def test_states_are_on_the_page_within_two_seconds(told: LiveRuns, chromium: Callable[[], Any]) -> None:
     live = told.current
     assert live is not None
-    with serve_dashboard(told, port=0) as address:
+    with serve_dashboard(told, listen(port=0)) as address:
         async with chromium() as browser:
             page = await browser.open(address)
             await page.until("document.querySelectorAll('.tile').length > 1")
+            legend = await page.evaluate("document.getElementById('states').textContent")
+            assert "failed 0" in legend and "stopped" not in legend, "of the stopped ones only the last are known"
             for state in ("STARTING", "READY", "DRAINING", "STOPPING", "STOPPED", "FAILED", "SLEEPING"):
                 server(live, "new-1", ServerState(state))
                 await page.until(f"document.querySelector('.tile.{state}[title^=\"new-1 \"]') !== null", within_s=2)
@@ -85,7 +87,7 @@ async def test_what_comes_from_files_is_text(told: LiveRuns, chromium: Callable[
     live = told.current
     assert live is not None
     server(live, HOSTILE, ServerState.FAILED, model=HOSTILE, reason=HOSTILE)
-    with serve_dashboard(told, port=0) as address:
+    with serve_dashboard(told, listen(port=0)) as address:
         async with chromium() as browser:
             page = await browser.open(address)
             await page.until("document.querySelector('.tile.FAILED') !== null")
@@ -95,7 +97,7 @@ async def test_what_comes_from_files_is_text(told: LiveRuns, chromium: Callable[
 
 
 async def test_the_next_policy_takes_the_page_over(told: LiveRuns, chromium: Callable[[], Any]) -> None:
-    with serve_dashboard(told, port=0) as address:
+    with serve_dashboard(told, listen(port=0)) as address:
         async with chromium() as browser:
             page = await browser.open(address)
             await page.until("document.querySelectorAll('#pools canvas').length === 2")

@@ -227,3 +227,13 @@ def test_noise_spreads_the_times_around_those_of_the_profile() -> None:
     taken = [takes_s(noise) for _ in range(400)]
     assert fmean(taken) == pytest.approx(takes_s(None), rel=0.01)
     assert 0.3 / 50**0.5 * 0.8 < stdev(taken) / fmean(taken) < 0.3 / 50**0.5 * 1.3
+
+
+def test_arrivals_leave_the_noise_as_it_is() -> None:
+    noise = StepNoise(0.3, 1, "s")
+    taken = []
+    for _ in range(400):
+        long = Sequence(100, 100)
+        passing = [(0.03 + 0.06 * number, Sequence(1, 1)) for number in range(20)]
+        taken.append(run(EmulatedEngine(STEP, ROOMY, noise=noise), [(0.0, long), *passing])[long])
+    assert 0.3 / 100**0.5 * 0.8 < stdev(taken) / fmean(taken) < 0.3 / 100**0.5 * 1.3

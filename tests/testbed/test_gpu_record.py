@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,6 +79,20 @@ def test_every_gpu_is_read_at_every_tick_and_nvml_is_closed(nvml, tmp_path):
     assert read["power_w"].tolist() == [100.0, 200.0] * 3
     assert read["utilisation"].tolist() == [0.0, 0.5] * 3
     assert read["energy_j"].isna().all(), "what a GPU does not tell is null, not 0"
+    assert nvml.open == 0
+
+
+def test_nvml_is_not_closed_while_it_is_read(nvml, tmp_path):
+    open_after = []
+
+    def slow(gpu: int) -> int:
+        threading.Event().wait(0.05)
+        open_after.append(nvml.open)
+        return 100_000
+
+    nvml.nvmlDeviceGetPowerUsage = slow
+    record(tmp_path, (0,), 0.0)
+    assert open_after == [1]
     assert nvml.open == 0
 
 

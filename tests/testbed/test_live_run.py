@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.types import Placement
-from results.run_folder import RunFolder
+from results.run_folder import PolicyFolder, RunFolder
+from results.run_folder_error import RunFolderError
+from results.schema import SERVERS, Table
 from results.summary import PolicySummary
 from testbed import live_run as module
 from testbed.live_events import Began, Event, ServerChange
 from testbed.live_grid import Grid
+from testbed.live_requests import LiveRequests
 from testbed.live_run import LiveRun, LiveRuns
 from testbed.live_servers import ENDED_SHOWN, LiveServers
 from testbed.live_snapshot import LiveSnapshot, RunFacts, Stage
@@ -26,7 +30,9 @@ from testbed.rerun import recorded_facts
 from testbed.run import Experiment, run_experiment
 from testbed.run_view import run_facts
 from testbed.server import ServerState
-from workloads.request import Tier
+from workloads.completion import Completion, Outcome
+from workloads.request import Request, Tier
+from workloads.slo import Slo
 
 WEST = Placement("m", "west", "h100")
 
@@ -211,6 +217,91 @@ def test_servers_that_ended_long_ago_are_let_go_and_what_they_cost_is_not() -> N
     assert standing.gpu_hours == pytest.approx({"READY": 200 * 3.0 / 3600})
     (ready,) = standing.servers.values()
     assert float(np.nansum(ready)) * grid.width_s == pytest.approx(200 * 3.0)
+
+
+def test_a_server_that_sleeps_and_wakes_all_day_costs_what_its_states_come_to() -> None:
+    grid = Grid(1000.0, 0.0, 1.0)
+    servers = LiveServers(grid)
+    for number in range(200):
+        servers.changed(changed(4.0 * number, "m-west-1", ServerState.READY), 4.0 * number)
+        servers.changed(changed(4.0 * number + 1.0, "m-west-1", ServerState.DRAINING), 4.0 * number + 1.0)
+    standing = servers.standing(800.0)
+    assert standing.gpu_hours == pytest.approx({"READY": 200 / 3600, "DRAINING": 600 / 3600})
+    assert sum(float(np.nansum(each)) for each in standing.servers.values()) * grid.width_s == pytest.approx(800.0)
+    assert [(tile.state, tile.since_s) for tile in servers.tiles()] == [(ServerState.DRAINING, 797.0)]
+
+
+def test_gpu_hours_never_go_down() -> None:
+    servers = LiveServers(Grid(1000.0, 0.0, 1.0))
+    servers.changed(changed(0.0, "m-west-1", ServerState.READY), 0.0)
+    before = servers.standing(10.0).gpu_hours
+    servers.changed(changed(9.0, "m-west-1", ServerState.DRAINING), 10.0)
+    after = servers.standing(20.0).gpu_hours
+    assert after["READY"] == before["READY"]
+    assert after["DRAINING"] == pytest.approx(11.0 / 3600)
+
+
+def completed(last_token_s: float, e2e_s: float) -> Completion:
+    request = Request(
+        request_id=1,
+        arrival_s=last_token_s - e2e_s,
+        model="m",
+        region="west",
+        tier=Tier.IW_F,
+        prompt_tokens=10,
+        output_tokens=2,
+        deadline_s=None,
+    )
+    return Completion(
+        request=request,
+        server_id="m-west-1",
+        region="west",
+        sent_s=request.arrival_s,
+        first_token_s=request.arrival_s + e2e_s / 2,
+        last_token_s=last_token_s,
+        output_tokens=2,
+        outcome=Outcome.COMPLETED,
+    )
+
+
+def test_percentiles_of_a_bin_that_has_passed_survive_a_late_completion() -> None:
+    grid = Grid(100.0, 0.0, 1.0)
+    requests = LiveRequests(grid, {Tier.IW_F: Slo(ttft_s=3.0)})
+    requests.ended([completed((at + 0.5) * grid.width_s, 0.2) for at in (10, 11, 12, 13)])
+    drawn = requests.percentiles()
+    requests.ended([completed(10.6 * grid.width_s, 9.0)])
+    assert drawn["e2e", "IW-F", "p50"][10:14] == pytest.approx([0.2] * 4)
+    for name, values in requests.percentiles().items():
+        assert np.array_equal(values, drawn[name], equal_nan=True), name
+    assert requests.counts()[Tier.IW_F].ended == 5
+
+
+def test_a_completion_told_one_bin_late_counts_in_the_percentiles_of_its_bin() -> None:
+    grid = Grid(100.0, 0.0, 1.0)
+    requests = LiveRequests(grid, {Tier.IW_F: Slo(ttft_s=3.0)})
+    requests.ended([completed(10.5 * grid.width_s, 1.0), completed(11.5 * grid.width_s, 1.0)])
+    requests.ended([completed(10.6 * grid.width_s, 3.0)])
+    assert requests.percentiles()["e2e", "IW-F", "p50"][10] == pytest.approx(2.0)
+
+
+class OfAnotherVersion(PolicyFolder):
+    def batches(self, table: Table) -> Iterator[pa.RecordBatch]:
+        if table is SERVERS:
+            place = {"model": "m", "region": "west", "gpu_type": "h100", "role": "shared", "gpus": 1.0}
+            row = {"at_s": 0.0, "server_id": "m-west-1", "state": "NAPPING", "reason": ""}
+            yield pa.RecordBatch.from_pylist([{**place, **row}])
+
+
+def test_a_state_of_another_version_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="this run records ServerState 'NAPPING', this version knows STARTING"):
+        list(recorded_events(OfAnotherVersion(name="p", path=tmp_path), None))
+
+
+def test_decisions_that_do_not_tell_their_demand_are_shown_in_bins_of_a_minute(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PolicyFolder, "decisions", lambda _: iter([{"seen": {}}]))
+    assert recorded_facts(watched.folder).demand_bin_s == 60.0
 
 
 @given(

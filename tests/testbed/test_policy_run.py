@@ -153,6 +153,10 @@ def test_requests_that_take_too_long_fail_as_timed_out(small_scenario: Any, run_
     assert 0 < len(failed) < len(rows)
     assert failed["reason"].str.startswith("timeout: not done within 2 s on server a-").all()
     assert (failed["last_token_s"] - failed["sent_s"]).to_numpy() == pytest.approx(2.0)
+    # What had come until then is told.
+    assert (failed["output_tokens"] > 0).any()
+    assert ((failed["output_tokens"] > 0) == failed["first_token_s"].notna()).all()
+    assert (failed["output_tokens"] < failed["output_tokens_asked"]).all()
 
 
 def test_what_is_not_done_when_the_grace_is_over_fails_for_that_reason(

@@ -204,6 +204,20 @@ def test_a_request_that_takes_too_long_fails_and_its_tokens_no_longer_count(
     in_virtual_time(run())
 
 
+def test_tokens_that_have_not_reached_the_client_when_it_is_cut_off_are_not_told(
+    in_virtual_time: Any, make_request: Any, routing_scene: Any
+) -> None:
+    async def run() -> None:
+        scene = routing_scene(request_timeout_s=6.5, rtt_s={("west", "west"): 2.0})
+        await scene.ready("w", serve_s=5.0)
+        scene.router.serve(make_request())  # its tokens come out at 6 s, and arrive at 7 s
+        await scene.router.idle()
+        (completion,) = scene.ended
+        assert (completion.first_token_s, completion.output_tokens) == (None, 0)
+
+    in_virtual_time(run())
+
+
 @pytest.mark.parametrize("with_server", [True, False], ids=["on a server", "waiting for one"])
 def test_a_request_that_is_cut_off_fails_with_the_reason_of_the_end(
     with_server: bool, in_virtual_time: Any, make_request: Any, routing_scene: Any

@@ -44,6 +44,7 @@ def test_the_help_names_every_bundled_scenario(testbed: Callable[..., tuple[int,
 
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"sed": 3}, ["unknown key 'sed'", "did you mean 'seed'"]),
+    ({"name": "a/b"}, ["name", "it names a folder", "given: 'a/b'"]),
     ({"policies": {}}, ["policies"]),
     ({"seed": -1}, ["seed", "given: -1"]),
     ({"min_servers": "many"}, ["min_servers", "given: 'many'"]),
@@ -105,13 +106,14 @@ def test_an_unknown_key_at_any_depth_is_named_with_the_nearest_known_one(
 
 def test_a_scenario_that_is_nowhere_or_no_yaml_or_no_mapping_is_refused(tmp_path: Path) -> None:
     assert "did you mean 'quickstart'" in fault(lambda: load_scenario("quickstrat"))
+    assert "neither a file nor a bundled name" in fault(lambda: load_scenario("x" * 300))
     path = tmp_path / "x.yaml"
     for content, told in ((b"a: [1", "not a readable YAML"), (b"- 1\n", "holds list"), (b"\xff\xfe\x00", "readable")):
         path.write_bytes(content)
         assert told in fault(lambda: load_scenario(str(path)))
 
 
-@pytest.mark.parametrize("given", ["seed", "=3", "seed.x=3", "seed=[1"])
+@pytest.mark.parametrize("given", ["seed", "=3", "seed.x=3", "seed.=3", "seed=[1", "description=2024-13-45"])
 def test_an_override_that_is_none_is_refused_and_quoted(given: str, small_scenario: Any) -> None:
     text = fault(lambda: load_scenario(str(small_scenario.write()), (given,)))
     assert repr(given) in text
@@ -128,6 +130,12 @@ def test_an_override_reaches_a_name_with_a_dot_in_it() -> None:
     }
 
 
+def test_an_override_reaches_a_key_that_is_a_number() -> None:
+    values: dict[Any, Any] = {3: {"a": 1}}
+    override(values, "3.a=2")
+    assert values == {3: {"a": 2}}
+
+
 def test_an_override_that_is_none_tells_how_a_name_with_a_dot_is_written() -> None:
     assert 'models."x-1.5".start_s=9' in fault(lambda: override({}, "models.x"))
 
@@ -141,6 +149,22 @@ def test_a_scenario_is_laid_over_its_base_mapping_by_mapping(small_scenario: Any
     assert (scenario.name, scenario.router.region_threshold) == ("over", 0.5)
     assert Tier.IW_F in below.tiers and Tier.IW_F not in scenario.tiers
     assert scenario.models == below.models
+
+
+def test_a_null_adds_a_bare_policy_that_the_base_lacks_and_takes_one_away_that_it_has(small_scenario: Any) -> None:
+    small_scenario.write()
+    path = Path(small_scenario.folder) / "over.yaml"
+    path.write_text("base: small.yaml\npolicies: {chiron: , reactive: }\n")
+    below, _ = load_scenario(str(Path(small_scenario.folder) / "small.yaml"))
+    assert set(load_scenario(str(path))[0].policies) == {*below.policies, "chiron"} - {"reactive"}
+    assert "reactive" in below.policies
+
+
+def test_a_base_that_comes_back_by_another_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "over.yaml").write_text("base: inner/../other.yaml\n")
+    (tmp_path / "other.yaml").write_text("base: inner/../over.yaml\n")
+    assert "builds on itself" in fault(lambda: load_scenario(str(tmp_path / "over.yaml")))
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,27 @@ def test_timers_that_are_cancelled_are_forgotten_and_the_others_are_not() -> Non
         return len(loop._timers)
 
     assert in_virtual_time(run()) <= 1
+
+
+def test_a_timer_of_a_moment_that_has_passed_waits_for_those_that_were_due_before_it() -> None:
+    async def run() -> list[str]:
+        loop = asyncio.get_running_loop()
+        order: list[str] = []
+        loop.call_at(5.0, loop.call_at, 1.0, order.append, "set late")
+        loop.call_at(5.0, order.append, "due")
+        await asyncio.sleep(6.0)
+        return order
+
+    assert in_virtual_time(run()) == ["due", "set late"]
+
+
+def test_cancelled_timers_whose_time_has_come_count_no_more() -> None:
+    async def run() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        for number in range(100):
+            loop.call_at(1.0 + number, print).cancel()
+        await asyncio.sleep(200.0)
+        return loop._cancelled_timers
+
+    assert in_virtual_time(run()) == 0

@@ -19,7 +19,7 @@ from testbed.server import ServerError, ServerSpec, ServerState
 from testbed.vllm_host import VllmHost
 from testbed.vllm_server import VllmServer
 from workloads.clock import RunClock
-from workloads.completion import Outcome
+from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="real servers are for Linux")
@@ -231,6 +231,20 @@ async def test_a_drain_ends_at_its_deadline_and_cuts_off_who_is_left(tmp_path: P
     assert cut.outcome is Outcome.FAILED and cut.reason.startswith("disconnected after ")
     assert 0 < cut.output_tokens < 96
     assert [state for state, _ in changes] == ["READY", "DRAINING", "STOPPING", "STOPPED"]
+
+
+async def test_what_is_broken_off_tells_what_had_come(tmp_path: Path) -> None:
+    async with host(tmp_path) as machine:
+        server, _ = server_on(machine)
+        await server.start()
+        ended: list[Completion] = []
+        break_off = server.begin(request(90), ended.append)
+        await asyncio.sleep(0.3)
+        received = break_off()
+        assert 0 < received.tokens < 90
+        assert received.first_token_s is not None
+        await server.stop(drain_s=1.0)
+    assert ended == []
 
 
 async def test_a_death_while_ready_fails_the_server_and_its_last_reading_stays(tmp_path: Path) -> None:

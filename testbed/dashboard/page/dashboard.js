@@ -6,12 +6,12 @@ const STATES = ["STARTING", "READY", "SLEEPING", "DRAINING", "STOPPING", "FAILED
 const TILE_TEXTS = { STARTING: "start", READY: "ready", SLEEPING: "sleep", DRAINING: "drain", STOPPING: "stop", FAILED: "failed", STOPPED: "gone" };
 const TIER_COLOURS = { "IW-F": "--demand", "IW-N": "--draining", NIW: "--niw" };
 const PALETTE = ["--demand", "--draining", "--ready", "--forecast", "--stopping", "--sleeping", "--starting", "--niw"];
-const LOG_LENGTH = 100;
 
 const series = new Map(); // JSON of the name -> values per bin
 let decisions = [];
 let charts = new Map();
 let latest = null;
+let drawing = false;
 
 const $ = (id) => document.getElementById(id);
 const valuesOf = (...name) => series.get(JSON.stringify(name)) ?? [];
@@ -38,9 +38,13 @@ function take(message) {
     while (kept.length < begin) kept.push(null);
     series.set(key, kept.concat(values));
   }
-  decisions = [...decisions, ...message.decisions].slice(-LOG_LENGTH);
-  if (latest === null || latest.policy !== message.policy) forgetCharts();
+  decisions = [...decisions, ...message.decisions].slice(-message.decisions_kept);
+  if (latest === null || runOf(latest) !== runOf(message)) forgetCharts();
   latest = message;
+}
+
+function runOf({ facts, policy }) {
+  return JSON.stringify([facts.scenario, facts.seed, policy]);
 }
 
 function forgetCharts() {
@@ -78,9 +82,8 @@ function drawCards() {
   cards.push([whole(latest.arrived - ended), `under way, ${whole(latest.niw_queued)} in the NIW queue`, ""]);
   cards.push([whole(bad), "rejected or failed", bad ? "bad" : ""]);
   for (const [tier, counts] of tiers) if (counts.ended) cards.push([percent(counts.met, counts.ended), `SLO met, ${tier}`, ""]);
-  const hours = latest.gpu_hours;
-  cards.push([plain(Object.values(hours).reduce((sum, each) => sum + each, 0)), "GPU-hours", ""]);
-  cards.push([plain(hours.STARTING + hours.DRAINING + hours.STOPPING), "of them wasted while scaling", ""]);
+  cards.push([plain(latest.gpu_hours), "GPU-hours", ""]);
+  cards.push([plain(latest.wasted_gpu_hours), "of them wasted while scaling", ""]);
   if (latest.lateness_s) cards.push([secondsText(latest.lateness_s.p99), "load generator late, p99", latest.lateness_s.p99 > 0.01 ? "bad" : ""]);
   $("cards").replaceChildren(
     ...cards.map(([value, label, className]) => {
@@ -92,11 +95,12 @@ function drawCards() {
 }
 
 function drawServers() {
-  const numbers = Object.fromEntries(STATES.map((state) => [state, latest.servers.filter((server) => server.state === state).length]));
+  // Of the STOPPED ones only the last are known: their number says nothing.
   $("states").replaceChildren(
-    ...STATES.map((state) => {
+    ...STATES.filter((state) => state !== "STOPPED").map((state) => {
       const item = element("li");
-      item.append(element("i", "", `swatch ${state}`), `${state.toLowerCase()} ${numbers[state]}`);
+      const number = latest.servers.filter((server) => server.state === state).length;
+      item.append(element("i", "", `swatch ${state}`), `${state.toLowerCase()} ${number}`);
       return item;
     }),
   );
@@ -258,10 +262,17 @@ function decisionOf(decision) {
 const stream = new EventSource("events");
 stream.onmessage = (event) => {
   take(JSON.parse(event.data));
-  requestAnimationFrame(draw);
+  // A tab that is not seen draws nothing: its frames would pile up.
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    draw();
+  });
 };
 stream.onerror = () => {
-  $("notice").textContent = latest?.stage === "ended" ? `${latest.policy} has ended, and so has the testbed` : "the testbed does not answer; trying again";
+  if (stream.readyState === EventSource.CLOSED) $("notice").textContent = "the testbed refused this page; reload it later";
+  else $("notice").textContent = latest?.stage === "ended" ? `${latest.policy} has ended, and so has the testbed` : "the testbed does not answer; trying again";
 };
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   forgetCharts();
