@@ -19,7 +19,7 @@ demo: $(VENV)/.runtime  ## a day of four models in three regions, in virtual tim
 test: $(VENV)/.vllm $(VENV)/.consumers  ## every tier, real vLLM servers on the CPU too; what needs a GPU skips itself
 	$(BIN)/python -m pytest
 
-test-fast: $(VENV)/.dev  ## what takes two minutes: no vLLM, no GPU, nothing slow
+test-fast: $(VENV)/.dev  ## what takes five minutes: no vLLM, no GPU, nothing slow
 	$(BIN)/python -m pytest -m "not vllm and not gpu and not slow"
 
 check: $(VENV)/.dev  ## style, types, layers
