@@ -2,19 +2,23 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPILED := $(VENV)/compiled
 INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet
 OURS := $(INSTALL) --constraint requirements/constraints.txt
 # Where torch's +cpu build lies, for machines whose own index does not have it; asked for nothing else.
 TORCH := $(INSTALL) --no-deps $(shell grep '^torch==' requirements/vllm-cpu.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test test-fast check bench lock clean
+.PHONY: help demo compiled test test-fast check bench lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 12
 
 demo: $(VENV)/.runtime  ## a day of four models in three regions, in virtual time
 	$(BIN)/testbed run quickstart
+
+compiled: $(COMPILED)/.made  ## a copy whose hot path is compiled, for long virtual runs; needs a C compiler
+	@echo "now: $(COMPILED)/bin/testbed run paper-week"
 
 test: $(VENV)/.vllm $(VENV)/.consumers  ## every tier, real vLLM servers on the CPU too; what needs a GPU skips itself
 	$(BIN)/python -m pytest
@@ -54,6 +58,18 @@ $(VENV)/.runtime: pyproject.toml requirements/constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(OURS) --editable ".[dev]"
+	touch $@
+
+# An environment of its own, with the dependencies of the other; made again when a source has changed. The checkout comes
+# last in its path: `python -P -m benchmarks.virtual` finds the benchmarks there, and the packages compiled.
+$(COMPILED)/.made: $(VENV)/.dev pyproject.toml compile_modules.py \
+		$(shell find testbed profiler controller workloads results -name '*.py')
+	$(BIN)/python -m venv --clear --without-pip $(COMPILED)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(COMPILED)/dependencies
+	echo "$(CURDIR)" >> $(COMPILED)/dependencies
+	mv $(COMPILED)/dependencies $(COMPILED)/lib/python*/site-packages/dependencies.pth
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/pip --disable-pip-version-check --quiet --python $(COMPILED)/bin/python \
+	  install --no-deps --no-build-isolation .
 	touch $@
 
 # Other simulators, to load what is exported to them. A test skips itself where one is missing.

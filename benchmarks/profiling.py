@@ -53,6 +53,9 @@ class NoisyStepTime:
     def step_s(self, prefill_tokens: float, pairs: float, decode_seqs: float, kv_tokens: float) -> float:
         return self._truth.step_s(prefill_tokens, pairs, decode_seqs, kv_tokens) * self._factor()
 
+    def iterations(self) -> "NoisyStepTime":
+        return self
+
     def decoding(self, decode_seqs: int) -> "NoisyDecodeTimes":
         return NoisyDecodeTimes(self._truth.decoding(decode_seqs), self._factor)
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from controller.history import DemandHistory, Key, Series
+from controller.record_shape import require_shape
 from controller.types import (
     Binding,
     Capacity,
@@ -89,6 +90,8 @@ def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan
     given = list(records)
     if not given:
         return []
+    for record in given:
+        require_shape(record)
     observed = [record["seen"] for record in given]
     if "limits" not in observed[0]:
         raise ValueError(_NO_LIMITS)
@@ -135,6 +138,7 @@ def decode_plans(records: Iterable[Record]) -> Iterator[tuple[float, FleetLimits
     memory: Memory | None = None
     demand_before: Record = {}
     for index, record in enumerate(records):
+        require_shape(record)
         seen = record["seen"]
         if "limits" in seen:
             limits = _limits_from_json(seen["limits"])

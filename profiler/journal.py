@@ -2,19 +2,22 @@
 
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 Entry = dict[str, Any]
+_CHECKSUM = "crc32"
 
 
 class Journal:
     """Lines of JSON; the first tells what was measured (`identity`), the others what was found.
 
     `entries` are those on disk and those added since. `discarded` says why an older file was not gone on with: it is
-    kept beside, with `.old` after its name. A line that was cut off in the middle is not there.
+    kept beside, with `.old` after its name. Every line carries its checksum; `damaged` counts those that do not match
+    it and are left out, beside a last one that was cut off.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -22,14 +25,15 @@ class Journal:
         self.entries: list[Entry] = []
         self.discarded: str | None = None
         self._identity = json.loads(json.dumps(identity))
-        found = _read(path)
-        if found:
-            changes = changed_keys(found[0].get("identity", {}), self._identity)
-            if changes:
-                self.discarded = "; ".join(changes)
-                path.replace(path.with_name(path.name + ".old"))
-            else:
-                self.entries = found[1:]
+        found, self.damaged = _read(path)
+        if found and "identity" in found[0]:
+            self.discarded = "; ".join(changed_keys(found[0]["identity"], self._identity)) or None
+        elif found or self.damaged:
+            self.discarded = f"{path} does not say what was measured"
+        if self.discarded is not None:
+            path.replace(path.with_name(path.name + ".old"))
+        else:
+            self.entries = found[1:]
 
     @property
     def spent_s(self) -> float:
@@ -61,14 +65,14 @@ class Journal:
         fresh = self.path.with_name(self.path.name + ".new")
         self._file = fresh.open("w", encoding="utf-8")
         for entry in ({"identity": self._identity}, *self.entries):
-            self._file.write(json.dumps(entry) + "\n")
+            self._file.write(_line(entry))
         self._to_disk()
         fresh.replace(self.path)
 
     def add(self, kind: str, **found: Any) -> None:
         """One more entry, on disk when this returns."""
         entry = {"kind": kind, **found}
-        self._file.write(json.dumps(entry) + "\n")
+        self._file.write(_line(entry))
         self._to_disk()
         self.entries.append(entry)
 
@@ -86,19 +90,29 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     ]
 
 
-def _read(path: Path) -> list[Entry]:
-    """Whole lines of the file, none when it is missing or its first line is."""
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps({**entry, _CHECKSUM: _checksum(entry)}) + "\n"
+
+
+def _checksum(entry: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
+
+
+def _read(path: Path) -> tuple[list[Entry], int]:
+    """The whole lines of a file, and how many others there are; none of a file that is missing."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        return []
-    found: list[Entry] = []
-    for line in lines:
-        try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
-            break
-        found.append(entry)
-    return found if found and "identity" in found[0] else []
+        return [], 0
+    entries = [_entry(line) for line in lines[:-1]]  # behind the last newline: nothing, or a line that was cut off
+    found = [entry for entry in entries if entry is not None]
+    return found, len(entries) - len(found)
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(entry, dict) and entry.pop(_CHECKSUM, None) == _checksum(entry)
+    return entry if whole else None

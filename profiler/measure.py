@@ -20,6 +20,7 @@ from profiler.raw_samples import write_rows, write_samples
 from profiler.server_facts import ServerFacts
 from profiler.session import Session
 from profiler.target import MeasurementError
+from workloads.api_key import server_key
 from workloads.client import CompletionClient
 from workloads.clock import RunClock
 
@@ -127,7 +128,9 @@ async def measuring_session(
     if facts.kv_cache is None:
         raise MeasurementError(f"{base_url} does not tell its KV cache; start it without --disable-log-stats")
     limits = server_limits(as_served(subject, facts).engine, facts.kv_cache)
-    async with CompletionClient(base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True) as client:
+    async with CompletionClient(
+        base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True, api_key=server_key()
+    ) as client:
         yield Session(client, limits, plan, journal, now_s=clock.now_s, started_s=started_s, tell=tell)
 
 

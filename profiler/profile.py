@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from profiler.profile_parts import (
     Domain,
     EngineArgs,
+    FileName,
     FitQuality,
     KvCache,
     LayerExtrapolation,
@@ -30,6 +31,7 @@ from profiler.profile_parts import (
     RawSamples,
 )
 from profiler.step_time import StepTimeModel
+from workloads.strict_json import RepeatedKey, require_each_key_once
 
 SCHEMA_VERSION: Literal[2] = 2
 # A file rounds: what was itself measured is within.
@@ -52,7 +54,7 @@ class ServerProfile(Part):
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    name: str
+    name: FileName
     kind: Kind
     model: ProfiledModel
     gpu: ProfiledGpu
@@ -122,14 +124,13 @@ def profile_path(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.suffix == ".json" and path.exists():
         return path
-    bundled = _BUNDLED / f"{name_or_path}.json"
-    if not bundled.exists():
-        names = bundled_profiles()
+    names = bundled_profiles()
+    if str(name_or_path) not in names:
         near = get_close_matches(str(name_or_path), names, n=3, cutoff=0.3) or names
         raise ValueError(
             f"profile {str(name_or_path)!r} is neither a file nor bundled; nearest bundled: {', '.join(near)}"
         )
-    return bundled
+    return _BUNDLED / f"{name_or_path}.json"
 
 
 def load_profile(name_or_path: str | Path) -> ServerProfile:
@@ -139,9 +140,15 @@ def load_profile(name_or_path: str | Path) -> ServerProfile:
     """
     path = profile_path(name_or_path)
     try:
-        return ServerProfile.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        require_each_key_once(text)
+        return ServerProfile.model_validate_json(text)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; give the file of a profile") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no server profile: it is not UTF-8 text") from error
+    except RepeatedKey as error:
+        raise ValueError(f"{path} is no server profile: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

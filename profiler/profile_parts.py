@@ -10,23 +10,29 @@ Count = Annotated[int, Field(ge=1)]
 Range = tuple[NotNegative, NotNegative]
 
 
+# What files are called by: no folder, nothing that cannot be seen.
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+# A Hugging Face id or a path.
+ModelName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,300}$")]
+
+
 class Part(BaseModel):
     """Frozen, and closed to keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ProfiledModel(Part):
     """`config_sha256` identifies the config of a model that this project wrote; None for one that it did not."""
 
-    name: str
+    name: ModelName
     config_sha256: str | None = None
 
 
 class ProfiledGpu(Part):
     """What the server took: `count` devices of `type` ("cpu" without a GPU), each of `memory_bytes`."""
 
-    type: str
+    type: FileName
     count: Count
     memory_bytes: Count | None = None
 
@@ -233,7 +239,7 @@ class Power(Part):
 class RawSamples(Part):
     """A Parquet file beside the profile, with its digest; `file` has no folder."""
 
-    file: Annotated[str, Field(pattern=r"^[^/\\]+\.parquet$")]
+    file: Annotated[FileName, Field(pattern=r"\.parquet$")]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     rows: Annotated[int, Field(ge=0)]
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from profiler.profile import ServerProfile
 from profiler.profile_parts import RawSamples, StepSample
@@ -55,17 +56,27 @@ def read_samples(profile: ServerProfile, profile_path: Path) -> tuple[StepSample
     if profile.samples is None:
         return ()
     rows = read_table(profile.samples, profile_path).to_pylist()
-    return tuple(StepSample.model_validate(row) for row in rows)
+    try:
+        return tuple(StepSample.model_validate(row) for row in rows)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise RawSamplesError(f"{profile_path.parent / profile.samples.file}: {where}: {fault['msg']}") from error
 
 
 def read_table(raw: RawSamples, profile_path: Path) -> pa.Table:
     """The rows that the profile at `profile_path` names, checked against their digest. Raises RawSamplesError."""
     path = profile_path.parent / raw.file
-    if not path.exists():
+    if not path.is_file():
         raise RawSamplesError(f"{profile_path} names its raw samples {raw.file}, which is not beside it; copy both")
-    if _sha256(path) != raw.sha256:
-        raise RawSamplesError(f"{path} is not the file that {profile_path} names: its SHA-256 differs; measure again")
-    return pq.read_table(path)
+    try:
+        if _sha256(path) != raw.sha256:
+            raise RawSamplesError(
+                f"{path} is not the file that {profile_path} names: its SHA-256 differs; measure again"
+            )
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise RawSamplesError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from error
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 import aiohttp
 
 from profiler.profile_parts import KvCache
+from workloads.api_key import authorization, server_key
 
 _CACHE_INFO = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -35,7 +36,7 @@ async def read_server_facts(base_url: str, model: str | None = None, timeout_s: 
     """
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with aiohttp.ClientSession(timeout=timeout, headers=authorization(server_key())) as session:
             async with session.get(f"{base_url}/v1/models") as answer:
                 answer.raise_for_status()
                 served = {card["id"]: card for card in (await answer.json())["data"]}

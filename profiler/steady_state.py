@@ -12,8 +12,8 @@ Queueing for the first token is M/G/1 on the prefill work, by Pollaczek and Khin
 from dataclasses import dataclass
 from typing import Literal
 
+from profiler.iteration_times import IterationTimes, prefill_pairs
 from profiler.profile import ServerProfile
-from profiler.step_time import prefill_pairs
 
 HALVINGS = 60
 
@@ -74,27 +74,29 @@ def longest_iteration_s(profile: ServerProfile, lengths: Lengths, requests_per_s
     return min(limits)
 
 
-def iteration_s(profile: ServerProfile, lengths: Lengths, requests_per_s: float, tau_s: float) -> float:
+def iteration_s(
+    times: IterationTimes, max_num_batched_tokens: int, lengths: Lengths, requests_per_s: float, tau_s: float
+) -> float:
     """Mean length of an iteration whose batch is what arrives in `tau_s`; convex in `tau_s`."""
-    step_time = profile.step_time
     decode_seqs = requests_per_s * lengths.decode_steps * tau_s
     kv_tokens = decode_seqs * lengths.context_tokens
     due_tokens = requests_per_s * lengths.prompt_tokens * tau_s
-    chunk_tokens = max(due_tokens, min(lengths.prompt_tokens, profile.engine.max_num_batched_tokens))
+    chunk_tokens = max(due_tokens, min(lengths.prompt_tokens, max_num_batched_tokens))
     chunk_pairs = chunk_tokens * lengths.pairs_per_request / lengths.prompt_tokens
-    with_prompt_s = step_time.step_s(chunk_tokens, chunk_pairs, decode_seqs, kv_tokens)
-    without_s = step_time.step_s(0.0, 0.0, decode_seqs, kv_tokens)
+    with_prompt_s = times.step_s(chunk_tokens, chunk_pairs, decode_seqs, kv_tokens)
+    without_s = times.step_s(0.0, 0.0, decode_seqs, kv_tokens)
     return without_s + (with_prompt_s - without_s) * due_tokens / chunk_tokens
 
 
 def unsettled_by(profile: ServerProfile, lengths: Lengths, requests_per_s: float) -> Unsettled | None:
     """What keeps a rate from settling, None when nothing does."""
     longest_s, limit = longest_iteration_s(profile, lengths, requests_per_s)
-    at_limit_s = iteration_s(profile, lengths, requests_per_s, longest_s)
+    times, batched_tokens = profile.step_time.iterations(), profile.engine.max_num_batched_tokens
+    at_limit_s = iteration_s(times, batched_tokens, lengths, requests_per_s, longest_s)
     if at_limit_s <= longest_s:
         return None
     # Convex: where it grows at a slope of 1 or more it never comes back, and no looser limit would help.
-    slope = iteration_s(profile, lengths, requests_per_s, 2 * longest_s) - at_limit_s
+    slope = iteration_s(times, batched_tokens, lengths, requests_per_s, 2 * longest_s) - at_limit_s
     return "compute" if slope >= longest_s else limit
 
 
@@ -119,23 +121,23 @@ def steady_state(
 ) -> SteadyState:
     """Where the server settles at a rate below `largest_requests_per_s`, which `largest_rate` tells."""
     r = requests_per_s
+    times, batched_tokens = profile.step_time.iterations(), profile.engine.max_num_batched_tokens
     low_s, tau_s = 0.0, longest_iteration_s(profile, lengths, r)[0]
     # Convex and positive at 0, it meets the diagonal once below the limit: where a server that starts empty settles.
     for _ in range(HALVINGS):
         middle_s = 0.5 * (low_s + tau_s)
-        if iteration_s(profile, lengths, r, middle_s) > middle_s:
+        if iteration_s(times, batched_tokens, lengths, r, middle_s) > middle_s:
             low_s = middle_s
         else:
             tau_s = middle_s
     decode_seqs = r * lengths.decode_steps * tau_s
     decode_kv_tokens = decode_seqs * lengths.context_tokens
-    budget_tokens = profile.engine.max_num_batched_tokens - decode_seqs
-    step_time = profile.step_time
+    budget_tokens = batched_tokens - decode_seqs
 
     # With prompts waiting, iterations are full; a prompt's service is its share of them, and its own pairs.
-    full_s = step_time.step_s(budget_tokens, 0.0, decode_seqs, decode_kv_tokens)
+    full_s = times.step_s(budget_tokens, 0.0, decode_seqs, decode_kv_tokens)
     linear_s = full_s / budget_tokens * lengths.prompt_tokens
-    quadratic_s = step_time.per_prefill_pair_s * prefill_pairs(lengths.prompt_tokens)
+    quadratic_s = times.per_prefill_pair_s * prefill_pairs(lengths.prompt_tokens)
     # Moments of gamma-distributed lengths: E[p^k] = p^k (1 + c^2)(1 + 2 c^2)...(1 + (k-1) c^2).
     scv = lengths.prompt_cv**2
     second, third = 1 + scv, (1 + scv) * (1 + 2 * scv)
@@ -146,14 +148,14 @@ def steady_state(
     # A first token comes when its iteration ends, half of one after its own prompt is through. Prompts that came during
     # one iteration share the next: as in a busy period, 1 / (1 - busy) of them.
     shared_tokens = min(budget_tokens, lengths.prompt_tokens / idle)
-    shared_s = step_time.step_s(
+    shared_s = times.step_s(
         shared_tokens,
         shared_tokens * lengths.pairs_per_request / lengths.prompt_tokens,
         decode_seqs,
         decode_kv_tokens,
     )
     chunks = max(1.0, lengths.prompt_tokens / budget_tokens)
-    own_s = (profile.request_overhead_s or 0.0) + chunks * step_time.step_s(
+    own_s = (profile.request_overhead_s or 0.0) + chunks * times.step_s(
         lengths.prompt_tokens / chunks, lengths.pairs_per_request / chunks, decode_seqs, decode_kv_tokens
     )
     prefilling = r * own_s

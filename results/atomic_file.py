@@ -14,6 +14,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # a link to somewhere else would be written through
         write(temporary)
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from results.arrays import Floats
 
 RESAMPLES = 10_000
 COVERAGE = 0.95

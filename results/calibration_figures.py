@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from results.arrays import Floats
 from results.drawing import Drawing, Mark
 from results.figures import CDF_SHARES, PALETTE
 from results.latency_axes import duration_axis
-from results.metrics import Floats, Latencies, is_outcome, latencies
+from results.metrics import Latencies, is_outcome, latencies
 from workloads.completion import Outcome
 
 _REAL, _ALONE, _SYSTEM = PALETTE[0], PALETTE[1], PALETTE[2]

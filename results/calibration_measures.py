@@ -6,8 +6,9 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from results.arrays import Floats
 from results.calibration import Crowd, Measure
-from results.metrics import Floats, is_outcome, latencies, percentiles
+from results.metrics import is_outcome, latencies, percentiles
 from workloads.completion import Outcome
 
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
@@ -70,7 +71,7 @@ def _of_requests(completions: pd.DataFrame) -> dict[tuple[str, str], float | Non
     done = completions[is_outcome(completions, Outcome.COMPLETED)]
     taken = latencies(done)
     values: dict[tuple[str, str], float | None] = {}
-    for name, of in (("TTFT", taken.ttft_s), ("TPOT", taken.tpot_s), ("E2E", taken.e2e_s)):
+    for name, of in taken.by_name.items():
         found = percentiles(of)
         for statistic in _STATISTICS:
             values[f"{name} {statistic}", "s"] = getattr(found, statistic)

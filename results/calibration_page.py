@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from results.atomic_file import replace_text
 from results.calibration import CalibrationRecord, CaseRecord
 from results.calibration_figures import CaseCurves, case_drawings
 from results.calibration_tables import case_tables, profiles_table
 from results.drawing import Drawing
-from results.pages import environment
+from results.pages import filled
 from results.quantities import data_size, percent, signed_percent, three_figures
 from results.text_table import TextTable
 
@@ -29,7 +27,7 @@ class _Card:
 class _Section:
     title: str
     remarks: tuple[str, ...]
-    charts: tuple[tuple[Drawing, Markup], ...]
+    drawings: tuple[Drawing, ...]
     tables: tuple[TextTable, ...]
 
 
@@ -41,21 +39,16 @@ def write_calibration_page(calibration: CalibrationRecord, curves: Sequence[Case
 def calibration_page(calibration: CalibrationRecord, curves: Sequence[CaseCurves]) -> str:
     """HTML of the whole calibration."""
     host = calibration.host
-    return (
-        environment()
-        .get_template("calibration.html.j2")
-        .render(
-            title=calibration.name,
-            subtitle=f"{host.cores} cores, {data_size(host.ram_bytes)} of memory" if host else "",
-            cards=[
-                _Card(title=case_title(case), note=_case_note(case), claims=claims(case)) for case in calibration.cases
-            ],
-            sections=[
-                _section(case, drawn, number)
-                for number, (case, drawn) in enumerate(zip(calibration.cases, curves, strict=True))
-            ],
-            profiles=profiles_table(calibration),
-        )
+    return filled(
+        "calibration.html.j2",
+        title=calibration.name,
+        subtitle=f"{host.cores} cores, {data_size(host.ram_bytes)} of memory" if host else "",
+        cards=[_Card(title=case_title(case), note=_case_note(case), claims=claims(case)) for case in calibration.cases],
+        sections=[
+            _section(case, drawn, number)
+            for number, (case, drawn) in enumerate(zip(calibration.cases, curves, strict=True))
+        ],
+        profiles=profiles_table(calibration),
     )
 
 
@@ -86,6 +79,6 @@ def _section(case: CaseRecord, curves: CaseCurves, number: int) -> _Section:
     return _Section(
         title=case_title(case),
         remarks=case.remarks,
-        charts=tuple((drawing, Markup(drawing.svg())) for drawing in case_drawings(curves, number)),
+        drawings=case_drawings(curves, number),
         tables=case_tables(case),
     )

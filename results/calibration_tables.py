@@ -79,14 +79,8 @@ def _crowds(case: CaseRecord) -> TextTable:
     return TextTable(
         title="By how full the server was",
         columns=(
-            "others in the server",
-            "requests",
-            "TTFT real",
-            "emulated",
-            "error",
-            "TPOT real",
-            "emulated",
-            "error",
+            *("others in the server", "requests"),
+            *("TTFT real", "emulated", "error", "TPOT real", "emulated", "error"),
         ),
         rows=tuple(
             (
@@ -200,13 +194,8 @@ def _first_difference(decisions: Sequence[DecisionAgreement]) -> TextTable:
     return TextTable(
         title="Where decisions first differ",
         columns=(
-            "time, placement",
-            "real",
-            "emulated",
-            "the real policy saw",
-            "and said",
-            "the emulated saw",
-            "and said",
+            *("time, placement", "real", "emulated"),
+            *("the real policy saw", "and said", "the emulated saw", "and said"),
         ),
         rows=tuple(
             (
@@ -247,14 +236,8 @@ def profiles_table(calibration: CalibrationRecord) -> TextTable:
     return TextTable(
         title="Profiles",
         columns=(
-            "",
-            "profile",
-            "kind",
-            "of",
-            "request overhead",
-            "error of its fit",
-            "held out",
-            "noise of its points",
+            *("", "profile", "kind", "of"),
+            *("request overhead", "error of its fit", "held out", "noise of its points"),
         ),
         rows=tuple(
             (

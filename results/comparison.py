@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from results.bootstrap import Floats, change_interval
+from results.arrays import Floats
+from results.bootstrap import change_interval
 from results.comparison_quantities import PolicyResult, Quantity, quantities
 from results.quantities import signed_percent, signed_points
 from results.summary import RunSummary

@@ -7,7 +7,7 @@ from pathlib import Path
 from results.atomic_file import replace_text
 from results.bootstrap import COVERAGE, RESAMPLES
 from results.comparison import Comparison
-from results.pages import environment
+from results.pages import filled
 from results.quantities import percent
 from results.study_record import csv_text
 
@@ -42,10 +42,10 @@ def write_comparison(cases: Sequence[ComparedCase], remarks: Sequence[str], fold
     """Write compare.html and compare.csv into the folder, which is made; returns both."""
     folder.mkdir(parents=True, exist_ok=True)
     page, table = folder / "compare.html", folder / "compare.csv"
-    template = environment().get_template("compare.html.j2")
-    replace_text(
-        page, template.render(cases=cases, remarks=remarks, resamples=f"{RESAMPLES:,}", coverage=percent(COVERAGE))
+    shown = filled(
+        "compare.html.j2", cases=cases, remarks=remarks, resamples=f"{RESAMPLES:,}", coverage=percent(COVERAGE)
     )
+    replace_text(page, shown)
     replace_text(table, _csv(cases))
     return page, table
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from results.bound import BoundRecord
-from results.metrics import Percentiles
+from results.metrics import LATENCIES, Percentiles
 from results.quantities import hours, percent, seconds, signed_percent, usd
-from results.summary import PolicySummary, Spread
+from results.summary import PolicySummary
 from workloads.request import Tier
 
 
@@ -58,8 +58,8 @@ def quantities(results: Sequence[PolicyResult]) -> list[Quantity]:
         rows.append(_row("  server-hours asleep, no GPU", lambda p: p.sleeping_server_hours, hours, None))
     rows.append(_row("USD", lambda p: p.usd, usd, True))
     rows.extend(_row(f"SLO met, {tier}", _attainment(tier), percent, False) for tier in tiers)
-    for name, spread in (("TTFT", _ttft), ("TPOT", _tpot), ("E2E", _e2e)):
-        rows.extend(_tails(name, spread, [tier for tier in tiers if name != "TTFT" or tier.interactive]))
+    for name in LATENCIES:
+        rows.extend(_tails(name, [tier for tier in tiers if name != "TTFT" or tier.interactive]))
     rows.append(_row("E2E p95", lambda p: p.e2e_s.all.p95, seconds, True))
     if Tier.NIW in tiers:
         rows.append(_full("NIW within its own deadline", lambda p: p.niw_before_deadline.fraction, percent, False))
@@ -93,18 +93,18 @@ def _full(label: str, take: TakeOfSummary, show: Callable[[float], str], less_is
     )
 
 
-def _tails(name: str, spread: Callable[[PolicySummary], Spread], tiers: Sequence[Tier]) -> Iterator[Quantity]:
+def _tails(name: str, tiers: Sequence[Tier]) -> Iterator[Quantity]:
     """Percentiles of a latency by tier; of TTFT the p95 is brief."""
     for tier in tiers:
         for share in ("p50", "p95", "p99"):
             label = f"{name} {share}, {tier}"
-            take = _percentile(partial(_of_tier, spread, tier), share)
+            take = _percentile(partial(_of_tier, name, tier), share)
             brief = name == "TTFT" and share == "p95"
             yield (_row if brief else _full)(label, take, seconds, True)
 
 
-def _of_tier(spread: Callable[[PolicySummary], Spread], tier: Tier, summary: PolicySummary) -> Percentiles | None:
-    return spread(summary).by_tier.get(tier.value)
+def _of_tier(name: str, tier: Tier, summary: PolicySummary) -> Percentiles | None:
+    return summary.latencies[name].by_tier.get(tier.value)
 
 
 def _percentile(of: Callable[[PolicySummary], Percentiles | None], share: str) -> TakeOfSummary:
@@ -118,18 +118,6 @@ def _percentile(of: Callable[[PolicySummary], Percentiles | None], share: str) -
 
 def _attainment(tier: Tier) -> TakeOfSummary:
     return lambda p: p.slo_attainment.by_tier.get(tier.value)
-
-
-def _ttft(summary: PolicySummary) -> Spread:
-    return summary.ttft_s
-
-
-def _tpot(summary: PolicySummary) -> Spread:
-    return summary.tpot_s
-
-
-def _e2e(summary: PolicySummary) -> Spread:
-    return summary.e2e_s
 
 
 def _above_bound(result: PolicyResult) -> float | None:

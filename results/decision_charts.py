@@ -15,8 +15,11 @@ from results.scales import Scale, decades, from_zero, run_time
 MOST_MARKS = 3000
 _LANE_PX = 15
 _WIDTH_PX = 1100
-_MORE, _FEWER = "#2ea36b", "#e8833a"
-_PROVED, _TROUBLED = "#3b82f6", "#e05252"
+
+_MORE = Mark(label="servers added", colour="#2ea36b", kind="square")
+_FEWER = Mark(label="servers taken away", colour="#e8833a", kind="square")
+_PROVED = Mark(label="solved to a proved optimum", colour="#3b82f6", kind="dot")
+_TROUBLED = Mark(label="not proved, or demand left unserved", colour="#e05252", kind="dot")
 
 
 def troubled(decision: Decision) -> bool:
@@ -54,12 +57,7 @@ def decision_group(decisions: Sequence[Decision], acted: int, end_s: float) -> C
     return ChartGroup(
         title="Decisions on a time line",
         charts=tuple(charts),
-        legend=(
-            Mark(label="servers added", colour=_MORE, kind="square"),
-            Mark(label="servers taken away", colour=_FEWER, kind="square"),
-            Mark(label="solved to a proved optimum", colour=_PROVED, kind="dot"),
-            Mark(label="not proved, or demand left unserved", colour=_TROUBLED, kind="dot"),
-        ),
+        legend=(_MORE, _FEWER, _PROVED, _TROUBLED),
         note=f"Point at a mark for its reason. Larger marks change more servers.{left_out}",
         shown=True,
     )
@@ -85,9 +83,9 @@ def _lanes(marks: Sequence[tuple[Decision, Step]], end_s: float) -> Chart:
         if solved := solver_text(decision):
             told += f" ({solved})"
         more = step.change > 0
+        ink = (_MORE if more else _FEWER).colour
         size = min(2.0 + abs(step.change), 6.0)
-        place = float(lane[str(step.placement)])
-        plot.mark(decision.at_s, place, _MORE if more else _FEWER, "up" if more else "down", size, told)
+        plot.mark(decision.at_s, float(lane[str(step.placement)]), ink, "up" if more else "down", size, told)
     return Chart(title="Changes by placement", plots=(plot.svg(),))
 
 
@@ -105,7 +103,8 @@ def _solver(decisions: Sequence[Decision], end_s: float) -> Chart:
     )
     below = Plot("Solver's time", time, decades(min(walls), max(walls), seconds), width=_WIDTH_PX, height=50)
     for decision, gap, wall in zip(solved, gaps, walls, strict=True):
-        ink, told = _TROUBLED if troubled(decision) else _PROVED, f"{clock(decision.at_s)}  {solver_text(decision)}"
+        ink = (_TROUBLED if troubled(decision) else _PROVED).colour
+        told = f"{clock(decision.at_s)}  {solver_text(decision)}"
         above.mark(decision.at_s, gap, ink, "dot", 2.2, told)
         below.mark(decision.at_s, wall, ink, "dot", 2.2, told)
     return Chart(title="The program: gap above, solving time below", plots=(above.svg(), below.svg()))

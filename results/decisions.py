@@ -1,13 +1,16 @@
 """Recorded decisions as a report wants them; controller.records alone knows how they are written."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from controller.records import decode_plans
 from controller.types import Forecast, Pool, SolveReport, Step
+from results.run_folder_error import RunFolderError
+
+# What decoding raises of a record that is another version's, or damaged.
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,7 @@ def read_decisions(records: Iterable[Mapping[str, Any] | None]) -> DecisionLog:
     newest: dict[Pool, Forecast] = {}
     decisions: list[Decision] = []
     theta: dict[tuple[str, str], float] = {}
-    with suppress(KeyError, TypeError, ValueError, AttributeError):
+    try:
         for at_s, limits, plan in decode_plans(given):
             if not decisions:
                 theta = {key: c.theta_tokens_per_s for key, c in limits.capacity.items()}
@@ -74,6 +77,10 @@ def read_decisions(records: Iterable[Mapping[str, Any] | None]) -> DecisionLog:
             forecasts = {p: f for p, f in made if newest.get(p) is not f and newest.get(p) != f}
             newest.update(forecasts)
             decisions.append(Decision(at_s=at_s, steps=plan.steps, solve=plan.solve, forecasts=forecasts))
+    except RunFolderError:  # a ValueError too: of a file that cannot be read at all
+        raise
+    except UNREADABLE:
+        pass
     for _ in given:
         pass
     return DecisionLog(decisions=tuple(decisions), theta_tokens_per_s=theta, torn=torn, unread=taken - len(decisions))

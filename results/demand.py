@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from results.arrays import Floats
 from workloads.request import Tier
-
-Floats = npt.NDArray[np.float64]
 
 DEMAND_COLUMNS = ("model", "region", "tier", "prompt_tokens", "output_tokens", "arrival_s", "last_token_s")
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from controller.types import Pool
+from results.arrays import Floats
 from results.charts import Chart, ChartGroup
 from results.decisions import DecisionLog
 from results.demand import interactive, non_interactive, token_stream
@@ -18,8 +18,6 @@ from results.plot import NARROW_PX, WIDE_PX, Plot
 from results.scales import from_zero, run_time
 from results.standing import STANDING, mean_standing
 from results.time_bins import time_bins
-
-Floats = npt.NDArray[np.float64]
 
 STATE_ORDER = ("READY", *(state for state in STANDING if state != "READY"))
 _INTERACTIVE, _NIW, _FORECAST, _CAPACITY = "#3b82f6", "#8a919e", "#9b6ef3", "#2ea36b"

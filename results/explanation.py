@@ -5,6 +5,7 @@ from typing import Any
 
 from controller.records import decode_all
 from controller.types import Observation, Placement, Pool, ScalingPlan
+from results.decisions import UNREADABLE
 from results.explained_observation import concerns, demand_table, gpus_left, niw_table, servers_table
 from results.explained_program import forecast_tables, program_tables
 from results.quantities import clock
@@ -21,7 +22,7 @@ def decisions_of(records: Sequence[dict[str, Any]]) -> list[Decided]:
     """Observation and plan of every record of a policy. Raises UnreadableDecisions for records of another version."""
     try:
         return decode_all(records)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         named = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
         raise UnreadableDecisions(f"written by another version of the testbed, or cut in between ({named})") from error
 

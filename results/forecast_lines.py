@@ -4,11 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from controller.types import Forecast, Pool
-
-Floats = npt.NDArray[np.float64]
+from results.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """The plane of sequences and context: how long an iteration takes there, and what of it was measured."""
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.ticker import LogLocator
@@ -9,6 +8,7 @@ from matplotlib.ticker import LogLocator
 from profiler.idle_latency import batch_is_beyond, inter_token_s
 from profiler.point_medians import PointMedians
 from profiler.profile import ServerProfile
+from results.arrays import Mask
 from results.drawing import Drawing, Mark
 from results.figures import INK, PALETTE
 from results.latency_axes import scatter, short_duration, token_axis
@@ -60,12 +60,12 @@ def gap_map_drawing(profile: ServerProfile, fitted: PointMedians, held_out: Poin
     )
 
 
-def _well_outside(beyond: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _well_outside(beyond: Mask) -> Mask:
     """Cells all of whose neighbours are beyond what the server holds: lines reach up to the edge, and are cut there."""
     padded = np.pad(beyond, 1, mode="edge")
     rows, columns = beyond.shape
     shifted = [padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
-    surrounded: npt.NDArray[np.bool_] = np.logical_and.reduce(shifted)
+    surrounded: Mask = np.logical_and.reduce(shifted)
     return surrounded
 
 

@@ -1,8 +1,8 @@
 """Requests per second offered, and of them those that met their SLO, by tier and by model."""
 
 import numpy as np
-import numpy.typing as npt
 
+from results.arrays import Mask
 from results.charts import Chart, ChartGroup
 from results.drawing import Mark
 from results.plot import Plot
@@ -10,7 +10,8 @@ from results.request_columns import RequestColumns
 from results.scales import from_zero, run_time
 from workloads.request import Tier
 
-_MET, _MISSED = "#2ea36b", "#e05252"
+_MET = Mark(label="met every limit of its SLO", colour="#2ea36b", kind="square")
+_MISSED = Mark(label="missed one, was rejected or failed", colour="#e05252", kind="square")
 
 
 def goodput_group(requests: RequestColumns, end_s: float) -> ChartGroup | None:
@@ -26,18 +27,15 @@ def goodput_group(requests: RequestColumns, end_s: float) -> ChartGroup | None:
     return ChartGroup(
         title="Goodput",
         charts=tuple(charts),
-        legend=(
-            Mark(label="met every limit of its SLO", colour=_MET, kind="square"),
-            Mark(label="missed one, was rejected or failed", colour=_MISSED, kind="square"),
-        ),
+        legend=(_MET, _MISSED),
         note="Requests/s by the time of their arrival, first by tier, then by model.",
     )
 
 
-def _chart(name: str, requests: RequestColumns, of: npt.NDArray[np.bool_], end_s: float) -> Chart:
+def _chart(name: str, requests: RequestColumns, of: Mask, end_s: float) -> Chart:
     widths = np.diff(requests.edges_s)
     met = np.bincount(requests.bin[of & requests.met], minlength=requests.bins) / widths
     missed = np.bincount(requests.bin[of & ~requests.met], minlength=requests.bins) / widths
     plot = Plot(f"Goodput of {name}", run_time(end_s), from_zero(float((met + missed).max(initial=0.0))))
-    plot.stack(requests.edges_s, [met, missed], [_MET, _MISSED])
+    plot.stack(requests.edges_s, [met, missed], [_MET.colour, _MISSED.colour])
     return Chart(title=name, plots=(plot.svg(),))

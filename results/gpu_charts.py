@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from results.arrays import Floats
 from results.charts import Chart, ChartGroup, colour, marks
-from results.metrics import Floats
 from results.plot import Plot
 from results.scales import Scale, from_zero, percentages, run_time
 from results.time_bins import binned_mean, time_bins

@@ -3,17 +3,15 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from profiler.idle_latency import Beyond, batch_is_beyond, first_token_s, inter_token_s, prompt_is_beyond
 from profiler.profile import ServerProfile
+from results.arrays import Floats
 from results.quantities import duration
 from results.scales import plain
-
-Floats = npt.NDArray[np.float64]
 
 _SAMPLES_PER_CURVE = 160
 

@@ -1,14 +1,15 @@
 """TTFT, TPOT and E2E of one policy against their SLO: how they are distributed, and how they moved."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from results.arrays import Floats
 from results.charts import Chart, ChartGroup, colour, marks
 from results.drawing import Mark
 from results.figures import CDF_SHARES
+from results.metrics import limits_s
 from results.plot import Plot
 from results.quantities import seconds
 from results.request_columns import RequestColumns
@@ -16,8 +17,6 @@ from results.scales import Scale, decades, percentages, run_time
 from results.sorted_values import SortedValues
 from workloads.request import Tier
 from workloads.slo import Slo
-
-Floats = npt.NDArray[np.float64]
 
 # Shorter is drawn here: a logarithmic axis has no 0.
 LEAST_S = 1e-3
@@ -50,7 +49,7 @@ def latency_curves(requests: RequestColumns, slos: Mapping[Tier, Slo]) -> tuple[
     by_model = by_tier * models + requests.model
     found = []
     tiers = list(Tier)
-    for name, values in _named(requests):
+    for name, values in requests.taken.by_name.items():
         ordered = SortedValues(values)
         all_models = ordered.quantiles(by_tier, len(tiers), CDF_SHARES)
         each_model = ordered.quantiles(by_model, len(tiers) * models, CDF_SHARES)
@@ -64,7 +63,7 @@ def latency_curves(requests: RequestColumns, slos: Mapping[Tier, Slo]) -> tuple[
                 LatencyCurves(
                     tier=tier,
                     name=name,
-                    limit_s=_limit(slos.get(tier, Slo()), name),
+                    limit_s=limits_s(slos.get(tier, Slo()))[name],
                     cdf=np.vstack((each_model[rows], all_models[index])),
                     p95=p95[:, 0].reshape(len(tiers) * models, bins)[rows],
                     p50=p50[:, 0].reshape(len(tiers), bins)[index],
@@ -93,16 +92,6 @@ def latency_groups(requests: RequestColumns, curves: tuple[LatencyCurves, ...], 
             note="Of completed requests, counted from arrival; on a logarithmic axis.",
         ),
     )
-
-
-def _named(requests: RequestColumns) -> Iterator[tuple[str, Floats]]:
-    yield "TTFT", requests.taken.ttft_s
-    yield "TPOT", requests.taken.tpot_s
-    yield "E2E", requests.taken.e2e_s
-
-
-def _limit(slo: Slo, name: str) -> float | None:
-    return {"TTFT": slo.ttft_s, "TPOT": slo.tpot_s, "E2E": slo.deadline_s}[name]
 
 
 def latency_scale(low_s: float, high_s: float) -> Scale:

@@ -9,11 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from results.atomic_file import replace_text
 from results.bound import BoundRecord
+from results.inside import require_inside
 from results.run_folder_error import RunFolderError
 from results.schema import SCHEMA_VERSION
 from workloads.request import Tier
 from workloads.self_watch import ClientHealth
 from workloads.slo import Slo
+from workloads.strict_json import RepeatedKey, require_each_key_once
+from workloads.trace_metadata import LONGEST_HORIZON_S
 
 MANIFEST_FILE = "manifest.json"
 
@@ -25,7 +28,7 @@ class ManifestError(RunFolderError):
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SloRecord(_Record):
@@ -130,7 +133,7 @@ class RunManifest(_Record):
     error: str = ""
     started_at: datetime
     ended_at: datetime | None = None
-    horizon_s: float = Field(gt=0)
+    horizon_s: float = Field(gt=0, le=LONGEST_HORIZON_S)
     offered_requests: int = Field(ge=0)
     slos: dict[Tier, SloRecord]
     start_state: dict[str, int] = {}
@@ -164,11 +167,16 @@ class RunManifest(_Record):
         """Raises ManifestError naming the file and its first fault."""
         path = folder / MANIFEST_FILE
         try:
-            text = path.read_bytes()
+            text = require_inside(folder, path).read_bytes()
             _require_known_version(path, text)
+            require_each_key_once(text)
             return cls.model_validate_json(text)
         except FileNotFoundError:
             raise ManifestError(f"{folder} holds no {MANIFEST_FILE}; give the folder of a `testbed run`") from None
+        except OSError as error:
+            raise ManifestError(f"{path}: {error.strerror}; give the folder of a `testbed run`") from error
+        except RepeatedKey as error:
+            raise ManifestError(f"{path}: {error}; take one away") from error
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(key) for key in fault["loc"]) or "the file"
@@ -179,7 +187,7 @@ def _require_known_version(path: Path, text: bytes) -> None:
     """A folder of a later testbed is named as such, whatever else it holds."""
     try:
         version = json.loads(text)["schema_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return  # no manifest, which is told when it is read as one
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ManifestError(

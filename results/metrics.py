@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from results.arrays import Floats, Mask
 from workloads.completion import Outcome
 from workloads.request import Tier
 from workloads.slo import Slo
 
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-
 QUANTILE_METHOD = (
     "linear interpolation between order statistics (type 7 of Hyndman and Fan 1996), over completed requests"
 )
+
+# The names of what is measured, in the order in which it is told.
+LATENCIES = ("TTFT", "TPOT", "E2E")
 
 # What `latencies` and `slo_met` read.
 METRIC_COLUMNS = ("tier", "output_tokens", "arrival_s", "first_token_s", "last_token_s", "outcome")
@@ -30,6 +30,11 @@ class Latencies:
     ttft_s: Floats
     tpot_s: Floats
     e2e_s: Floats
+
+    @property
+    def by_name(self) -> dict[str, Floats]:
+        """By the names in LATENCIES."""
+        return dict(zip(LATENCIES, (self.ttft_s, self.tpot_s, self.e2e_s), strict=True))
 
 
 def latencies(completions: pd.DataFrame) -> Latencies:
@@ -45,14 +50,19 @@ def latencies(completions: pd.DataFrame) -> Latencies:
     )
 
 
+def limits_s(slo: Slo) -> dict[str, float | None]:
+    """The limits of a tier by the names in LATENCIES; None leaves one free."""
+    return dict(zip(LATENCIES, (slo.ttft_s, slo.tpot_s, slo.deadline_s), strict=True))
+
+
 def slo_met(completions: pd.DataFrame, taken: Latencies, slos: Mapping[Tier, Slo]) -> Mask:
     """Whether each request met every limit of its tier; one that did not complete met none."""
     met = is_outcome(completions, Outcome.COMPLETED).copy()
     for tier, slo in slos.items():
         of_tier = is_tier(completions, tier)
-        for values, limit in ((taken.ttft_s, slo.ttft_s), (taken.tpot_s, slo.tpot_s), (taken.e2e_s, slo.deadline_s)):
-            if limit is not None:
-                met &= ~of_tier | ~(values > limit)
+        for name, limit_s in limits_s(slo).items():
+            if limit_s is not None:
+                met &= ~of_tier | ~(taken.by_name[name] > limit_s)
     return met
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from results.arrays import Floats
 from results.charts import Chart, ChartGroup, colour, marks
 from results.demand import non_interactive
 from results.plot import Plot
@@ -13,8 +13,6 @@ from results.quantities import seconds
 from results.scales import from_zero, run_time
 from results.standing import mean_between
 from results.time_bins import time_bins
-
-Floats = npt.NDArray[np.float64]
 
 
 def niw_group(completions: pd.DataFrame, models: Sequence[str], end_s: float) -> ChartGroup | None:

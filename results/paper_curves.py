@@ -5,16 +5,16 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from results.arrays import Floats
 from results.drawing import Drawing
-from results.metrics import METRIC_COLUMNS, Floats, latencies, slo_met
+from results.metrics import METRIC_COLUMNS, latencies, slo_met
 from results.paper_runs import PaperFigure, PaperRun, colours_of, marks_of, mean_over_seeds, policies_of
 from results.quantities import seconds
-from results.summary import PolicySummary, Spread
+from results.server_charts import mean_utilisation
 from workloads.request import Tier
 
 SHARES = ("p50", "p75", "p90", "p95", "p99")
@@ -123,13 +123,9 @@ def utilisation_over_time(case: str, runs: Sequence[PaperRun]) -> PaperFigure:
 
 
 def _tail(latency: str, tier: str, share: str, run: PaperRun) -> float | None:
-    found = _spread(latency, run.summary).by_tier.get(tier)
+    found = run.summary.latencies[latency].by_tier.get(tier)
     value: float | None = None if found is None else getattr(found, share)
     return value
-
-
-def _spread(latency: str, summary: PolicySummary) -> Spread:
-    return {"TTFT": summary.ttft_s, "E2E": summary.e2e_s}[latency]
 
 
 def _by_minute(run: PaperRun) -> tuple[Floats, Floats]:
@@ -147,12 +143,11 @@ def _utilisation(run: PaperRun) -> list[Point]:
     """(hour of the workload's day, mean utilisation) in equal bins of the time in which requests arrive."""
     pools = run.folder.policy(run.catalogue_name).pools()
     horizon_s = run.folder.manifest.horizon_s
-    pools = pools[(pools["at_s"] < horizon_s) & (pools["ready"] > 0)]
-    bins = (pools["at_s"] / horizon_s * BINS).astype(int)
-    weighted = pd.DataFrame({"bin": bins, "ready": pools["ready"], "load": pools["utilisation"] * pools["ready"]})
-    sums = weighted.groupby("bin").sum()
-    hours = (sums.index.to_numpy(np.float64) + 0.5) * horizon_s / BINS / run.hour_s
-    return list(zip(hours.tolist(), (sums["load"] / sums["ready"]).tolist(), strict=True))
+    edges_s = np.linspace(0.0, horizon_s, BINS + 1)
+    means = mean_utilisation(pools[pools["at_s"] < horizon_s], edges_s)
+    known = ~np.isnan(means)
+    hours = (edges_s[:-1] + edges_s[1:])[known] / 2 / run.hour_s
+    return list(zip(hours.tolist(), means[known].tolist(), strict=True))
 
 
 def _lines(name: str, title: str, lines: Mapping[str, Sequence[Point]], xlabel: str, ylabel: str) -> Drawing:

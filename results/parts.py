@@ -4,10 +4,10 @@
 that reads up to its last flush. `close` merges them into `NAME.parquet`, one row group at a time.
 """
 
+import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.atomic_file import replace_file
+from results.inside import require_inside
 from results.run_folder_error import RunFolderError
 from results.schema import Table
+from results.table_checks import TableFault, sound
 
 # A part that was flushed early goes on growing up to here: a day flushed every second leaves dozens of parts, not
 # 86,400, while rewriting one stays a matter of milliseconds.
@@ -26,7 +28,8 @@ GROWING_PART_ROWS = 10_000
 class TableWriter:
     """Buffers rows in one flat list and writes them as parts of at most `part_rows` rows.
 
-    Raises FileExistsError when the folder already holds this table, ValueError for `part_rows` below 1.
+    Rows come from one thread; `flush` may be called in any. Raises FileExistsError when the folder already holds this
+    table, ValueError for `part_rows` below 1.
     """
 
     def __init__(self, folder: Path, table: Table, part_rows: int) -> None:
@@ -39,49 +42,59 @@ class TableWriter:
             raise FileExistsError(f"{folder} already holds the table {table.name}; give the run a new folder")
         self._parts.mkdir(parents=True)
         self._width = len(table.columns)
+        # In values, not rows: so many are written of themselves.
         self._limit = part_rows * self._width
+        self._due: float = self._limit
         self._growing_rows = min(part_rows, GROWING_PART_ROWS)
         # Values of all columns in turn: no object per row is kept, and a column is one strided slice.
         self._values: list[Any] = []
+        self._taking = threading.Lock()
         self._writing = threading.Lock()
         self._growing: list[pa.RecordBatch] = []
         self._part = 0
 
     def row(self, values: tuple[Any, ...]) -> None:
-        """Add one row: one value per column, in the order of the schema."""
-        self._values.extend(values)
-        if len(self._values) >= self._limit:
+        """Add one row: one value per column, in the order of the schema. Raises OSError as `flush` does."""
+        with self._taking:
+            self._values.extend(values)
+            due = len(self._values) >= self._due
+        if due:
             self.flush()
 
     def flush(self) -> None:
-        """Put every row given so far on disk. Raises OSError (disk full) with the rows still held."""
-        self.flushing()()
+        """Put every row given so far on disk. Raises OSError (disk full) with the rows still held: rows go on being
+        taken, and are written by the next call."""
+        with self._writing:
+            with self._taking:
+                values, self._values = self._values, []
+            if not values:
+                return
+            try:
+                self._put_on_disk(values)
+            except BaseException:
+                with self._taking:
+                    self._values[:0] = values
+                    self._due = math.inf  # somebody has been told
+                raise
+            self._due = self._limit
 
-    def flushing(self) -> Callable[[], None]:
-        """Take the rows given so far, and return what puts them on disk: it may be called in another thread while rows
-        go on coming. Raises OSError then, with the rows held again."""
-        taken, self._values = self._values, []
-        return partial(self._put_on_disk, taken)
+    def try_at_next_row(self) -> None:
+        """After a `flush` that failed where nobody could be told: whoever adds the next row is."""
+        self._due = 0
 
     def _put_on_disk(self, values: list[Any]) -> None:
-        if not values:
-            return
-        with self._writing:
-            try:
-                batches = [*self._growing, _record_batch(values, self._width, self._table.schema)]
-                part = self._parts / f"part-{self._part:05d}.parquet"
-                replace_file(part, lambda temporary: _write(temporary, batches, self._table.schema))
-            except OSError:
-                self._values[:0] = values
-                raise
-            if sum(b.num_rows for b in batches) >= self._growing_rows:
-                self._growing = []
-                self._part += 1
-            else:
-                self._growing = batches
+        batches = [*self._growing, _record_batch(values, self._width, self._table.schema)]
+        part = self._parts / f"part-{self._part:05d}.parquet"
+        replace_file(part, lambda temporary: _write(temporary, batches, self._table.schema))
+        if sum(b.num_rows for b in batches) >= self._growing_rows:
+            self._growing = []
+            self._part += 1
+        else:
+            self._growing = batches
 
     def close(self) -> None:
-        """Merge the parts into the one file and remove them; twice is harmless."""
+        """Merge the parts into the one file and remove them; twice is harmless. Raises OSError (disk full) with the
+        parts still there, which read as the one file would."""
         if not self._parts.exists():
             return
         self.flush()
@@ -92,27 +105,39 @@ class TableWriter:
 
 
 def part_files(parts: Path) -> list[Path]:
-    """The whole parts of a parts folder in the order written."""
-    return sorted(parts.glob("part-*.parquet"), key=lambda path: int(path.stem.removeprefix("part-")))
+    """The whole parts of a parts folder in the order written. Raises RunFolderError for what looks like one."""
+    found = {}
+    for path in parts.glob("part-*.parquet"):
+        number = path.stem.removeprefix("part-")
+        if not (number.isascii() and number.isdigit()) or int(number) in found:
+            raise RunFolderError(f"{path} is no part of a table, which have a number each; move it away")
+        found[int(number)] = path
+    return [found[number] for number in sorted(found)]
 
 
 def table_files(folder: Path, table: Table) -> list[Path]:
     """The files that hold `table`, merged or in parts; [] when it was never begun."""
     merged = folder / f"{table.name}.parquet"
     # Killed between the merge and the removal of the parts, both are there: the merged file is whole.
-    return [merged] if merged.exists() else part_files(folder / f"{table.name}.parts")
+    return [merged] if merged.exists() or merged.is_symlink() else part_files(folder / f"{table.name}.parts")
 
 
 def table_batches(folder: Path, table: Table, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of `table` in the order recorded, batch by batch, in flat memory.
 
-    Raises RunFolderError for a file that is cut off, damaged or lacks a column.
+    Raises RunFolderError for a file that is cut off, damaged, lacks a column or holds what no run records, and for one
+    that lies elsewhere.
     """
     wanted = table.columns if columns is None else columns
     for path in table_files(folder, table):
+        require_inside(folder, path)
+        rows = 0
         try:
-            yield from _batches((path,), wanted)
-        except (pa.ArrowException, OSError, KeyError) as error:
+            for batch in _batches((path,), wanted):
+                yield sound(batch, table, wanted, rows)
+                rows += batch.num_rows
+        # An OverflowError: a size that a damaged footer gives.
+        except (pa.ArrowException, OSError, KeyError, TableFault, OverflowError) as error:
             why = " ".join(str(error).split())
             raise RunFolderError(
                 f"{path} is cut off or damaged ({why}); copy it again, or move it away to read the rest"
@@ -121,7 +146,7 @@ def table_batches(folder: Path, table: Table, columns: Sequence[str] | None = No
 
 def _batches(files: Sequence[Path], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     for path in files:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
                 raise KeyError(f"no column {missing[0]}")
             yield from file.iter_batches(columns=None if columns is None else list(columns))
@@ -143,7 +168,7 @@ _ROW_GROUP_ROWS = 131_072
 
 
 def _write(path: Path, batches: Iterator[pa.RecordBatch] | list[pa.RecordBatch], schema: pa.Schema) -> None:
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         waiting: list[pa.RecordBatch] = []
         rows = 0
         for batch in batches:

@@ -9,11 +9,10 @@ from html import escape
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from results.arrays import Floats, Mask
 from results.scales import Scale
 
-Floats = npt.NDArray[np.float64]
 Style = Literal["line", "dashed", "dotted"]
 
 WIDE_PX = 380
@@ -163,7 +162,7 @@ def _values(scale: Scale) -> Floats:
     return np.array([value for value, _ in scale.ticks])
 
 
-def _runs(there: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _runs(there: Mask) -> list[tuple[int, int]]:
     """Stretches [first, last) of True."""
     turns = np.flatnonzero(np.diff(np.concatenate(([False], there, [False])).astype(np.int8)))
     return list(zip(turns[::2].tolist(), turns[1::2].tolist(), strict=True))

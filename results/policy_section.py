@@ -14,14 +14,14 @@ from results.goodput_charts import goodput_group
 from results.gpu_charts import gpu_group
 from results.latency_charts import LatencyCurves, latency_curves, latency_groups
 from results.manifest import RunManifest
-from results.metrics import Percentiles
+from results.metrics import Percentiles, limits_s
 from results.niw_charts import niw_group
 from results.policy_tables import PolicyTables
 from results.quantities import clock, percent, seconds, signed_percent
 from results.request_columns import request_columns
 from results.server_charts import server_group, utilisation_group
 from results.standing import server_intervals
-from results.summary import Loss, PolicySummary, Spread
+from results.summary import Loss, PolicySummary
 from workloads.request import Tier
 from workloads.slo import Slo
 
@@ -98,7 +98,7 @@ def limit_text(slo: Slo | None) -> str:
     """A tier's SLO in words."""
     if slo is None:
         return "no SLO"
-    limits = (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s), ("E2E", slo.deadline_s))
+    limits = limits_s(slo).items()
     return ", ".join(f"{name} ≤ {seconds(limit)}" for name, limit in limits if limit is not None) or "no limit"
 
 
@@ -106,19 +106,15 @@ def _latency_rows(summary: PolicySummary, slos: dict[Tier, Slo], *, by_model: bo
     """By tier, with all models in one or one by one."""
     rows = []
     for tier in Tier:
-        slo = slos.get(tier, Slo())
-        named: tuple[tuple[str, Spread, float | None], ...] = (
-            ("TTFT", summary.ttft_s, slo.ttft_s),
-            ("TPOT", summary.tpot_s, slo.tpot_s),
-            ("E2E", summary.e2e_s, slo.deadline_s),
-        )
-        for name, spread, limit in named:
+        limits = limits_s(slos.get(tier, Slo()))
+        for name, spread in summary.latencies.items():
             if tier.value not in spread.by_tier:
                 continue
-            limit_s = "–" if limit is None else seconds(limit)
+            limit = limits[name]
+            limit_shown = "–" if limit is None else seconds(limit)
             named_spreads = spread.by_tier_and_model[tier.value] if by_model else {"all": spread.by_tier[tier.value]}
             rows += [
-                (tier.value, name, model, *_percentile_texts(of), limit_s)
+                (tier.value, name, model, *_percentile_texts(of), limit_shown)
                 for model, of in named_spreads.items()
                 if of.n or not by_model
             ]

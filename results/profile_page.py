@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from profiler.profile import ServerProfile
 from profiler.profile_parts import StepSample
 from results.drawing import Drawing
-from results.pages import environment
+from results.pages import filled
 from results.profile_comparison import comparison_tables, profile_labels
 from results.profile_figures import comparison_drawings, profile_drawings
 from results.profile_tables import KIND_IN_WORDS, profile_tables, step_time_in_words
@@ -93,17 +91,14 @@ def _page(
     tables: Sequence[TextTable],
     drawings: Sequence[Drawing],
 ) -> str:
-    return (
-        environment()
-        .get_template("profile.html.j2")
-        .render(
-            title=title,
-            subtitle=subtitle,
-            banner=banner,
-            remark=remark,
-            cards=cards,
-            top=tables[:top],
-            tables=tables[top:],
-            charts=[(drawing, Markup(drawing.svg())) for drawing in drawings],
-        )
+    return filled(
+        "profile.html.j2",
+        title=title,
+        subtitle=subtitle,
+        banner=banner,
+        remark=remark,
+        cards=cards,
+        top=tables[:top],
+        tables=tables[top:],
+        drawings=drawings,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from results.manifest import Commit, HostFacts
+from workloads.api_key import without_keys
 
 _DISTRIBUTIONS = (
     "sageserve-testbed",
@@ -41,7 +42,7 @@ def checkout_commit(root: Path | None = None) -> Commit | None:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True, env=without_keys(os.environ)
         )
     except (OSError, subprocess.SubprocessError):
         return None

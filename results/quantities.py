@@ -11,10 +11,10 @@ def usd(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """0.123 s, 12.3 s, 4.5 min, 6.7 h: three figures or so."""
-    if abs(value) < 0.001:
+    """1.2 ms, 123 ms, 12.3 s, 4.5 min, 6.7 h: two or three figures."""
+    if abs(value) < 0.01:
         return f"{value * 1e3:.2g} ms"
-    if abs(value) < 1:
+    if abs(value) < 0.9995:
         return f"{value * 1e3:.0f} ms"
     if abs(value) < 120:
         return f"{value:.3g} s"

@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from results.parts import TableWriter
-from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, GPUS, POOLS, SERVERS
+from results.schema import COMPLETIONS, DECISIONS_FILE, FAULTS, GAUGES, GPUS, POOLS, SERVERS
 from workloads.completion import Completion
 
 
@@ -40,10 +42,11 @@ class RunRecorder:
     """Records one policy's run into `folder` (RUN/<policy>), which it makes.
 
     Every call is synchronous and cheap: rows go into a buffer that is written as a part when it holds `part_rows`
-    rows, and whenever `flush` is called. In real time, call `flush` about once a second so that a kill costs no
-    more than that; in virtual time the row limit alone is enough. All times are seconds since the start of the run.
+    rows, and whenever `flush` is called, in any thread. Called about once a second, or within `flushed_every`, a kill
+    costs no more than that. All times are seconds since the start of the run.
 
-    Raises FileExistsError when the folder already holds a record; OSError from any call when the disk is full.
+    Raises FileExistsError when the folder already holds a record; OSError from any call when the disk is full. What
+    could not be written is held until `close`, which tries once more.
     """
 
     def __init__(self, folder: Path, *, part_rows: int = 50_000) -> None:
@@ -53,7 +56,9 @@ class RunRecorder:
         self._gauges = TableWriter(folder, GAUGES, part_rows)
         self._pools = TableWriter(folder, POOLS, part_rows)
         self._gpus = TableWriter(folder, GPUS, part_rows)
+        self._faults = TableWriter(folder, FAULTS, part_rows)
         self._decisions = (folder / DECISIONS_FILE).open("x", encoding="utf-8")
+        self._closed = False
 
     def completion(self, completion: Completion) -> None:
         """Record the end of a request."""
@@ -133,6 +138,13 @@ class RunRecorder:
             (at_s, gpu, power_w, utilisation, memory_used_bytes, temperature_c, sm_clock_mhz, energy_j),
         )
 
+    def fault(
+        self, *, at_s: float, kind: str, server_id: str, factor: float | None = None, for_s: float | None = None
+    ) -> None:
+        """Record a fault of `kind` that hit a server ("": it found none); one that is slow runs `factor` times slower,
+        or hangs, for `for_s`. Of kind GIVEN_UP: the GPUs of that server, which has failed, were given up."""
+        self._faults.row((at_s, kind, server_id, factor, for_s))
+
     def decision(self, record: Mapping[str, Any]) -> None:
         """Append a decision, already JSON-able, as one line; it is with the operating system on return."""
         self._decisions.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -140,33 +152,65 @@ class RunRecorder:
 
     def flush(self) -> None:
         """Put everything recorded so far on disk."""
-        self.flushing()()
+        for table in self._tables:
+            table.flush()
+        if not self._decisions.closed:
+            os.fsync(self._decisions.fileno())
 
-    def flushing(self) -> Callable[[], None]:
-        """Take everything recorded so far, and return what puts it on disk: called in another thread, it holds up
-        neither what is recorded meanwhile nor a schedule that is to be kept."""
-        tables = [table.flushing() for table in self._tables]
+    @contextmanager
+    def flushed_every(self, seconds: float) -> Iterator[None]:
+        """While it lasts a thread calls `flush` every so many seconds of the wall clock, for a run in virtual time,
+        whose own clock tells nothing of when it may be killed. When it fails, the next row raises."""
+        over = threading.Event()
 
-        def put_on_disk() -> None:
-            for put in tables:
-                put()
-            if not self._decisions.closed:
-                os.fsync(self._decisions.fileno())
+        def flush_until_over() -> None:
+            while not over.wait(seconds):
+                try:
+                    self.flush()
+                except OSError:
+                    for table in self._tables:
+                        table.try_at_next_row()
+                    return
 
-        return put_on_disk
+        flushing = threading.Thread(target=flush_until_over, name="records", daemon=True)
+        flushing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            flushing.join()
 
     def close(self) -> None:
-        """Put everything on disk and merge the parts of each table into one file; twice is harmless."""
-        if self._decisions.closed:
+        """Put everything on disk and merge the parts of each table into one file; twice is harmless.
+
+        Raises the first OSError after all has been tried; what is on disk by then is whole and can be read. Nothing is
+        merged where a table could not be written: a merge takes room that others may need.
+        """
+        if self._closed:
             return
-        self.flush()
-        self._decisions.close()
-        for table in self._tables:
-            table.close()
+        self._closed = True
+        errors: list[OSError] = []
+        for step in (*(table.flush for table in self._tables), self._close_decisions):
+            try:
+                step()
+            except OSError as error:
+                errors.append(error)
+        for table in () if errors else self._tables:
+            try:
+                table.close()
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _close_decisions(self) -> None:
+        with self._decisions as decisions:  # is closed, also when it cannot be written
+            decisions.flush()
+            os.fsync(decisions.fileno())
 
     @property
     def _tables(self) -> tuple[TableWriter, ...]:
-        return (self._completions, self._servers, self._gauges, self._pools, self._gpus)
+        return (self._completions, self._servers, self._gauges, self._pools, self._gpus, self._faults)
 
     def __enter__(self) -> Self:
         return self

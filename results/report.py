@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from results.atomic_file import replace_text
 from results.comparison import Comparison, compare
 from results.manifest import RunManifest
 from results.overview_charts import overview_groups
-from results.pages import environment
+from results.pages import filled
 from results.policy_section import PolicySection, limit_text, policy_section
 from results.policy_tables import read_tables
-from results.quantities import count, hours, percent, seconds, usd
+from results.quantities import hours, percent, usd
 from results.run_facts import load_generator_table, run_facts
 from results.run_folder import RunFolder
 from results.summarise import run_summary, summarise_policy
@@ -65,10 +63,9 @@ def write_report(run: RunFolder) -> RunSummary:
 
 
 def _page(manifest: RunManifest, summary: RunSummary, sections: Sequence[PolicySection]) -> str:
-    pages = environment()
-    pages.filters.update(count=count, percent=percent, seconds=seconds, svg=Markup)
     comparison = compare(summary)
-    return pages.get_template("report.html.j2").render(
+    return filled(
+        "report.html.j2",
         manifest=manifest,
         manifest_json=manifest.model_dump_json(indent=2),
         summary=summary,

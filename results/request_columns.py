@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from results.arrays import Floats, Mask
 from results.manifest import RunManifest
-from results.metrics import Floats, Latencies, Mask, is_outcome, is_tier, latencies, slo_met
+from results.metrics import Latencies, is_outcome, is_tier, latencies, slo_met
 from results.time_bins import bin_of, time_bins
 from workloads.completion import Outcome
 from workloads.request import Tier
@@ -47,7 +48,7 @@ def request_columns(manifest: RunManifest, completions: pd.DataFrame, end_s: flo
     tier = np.zeros(len(completions), dtype=np.int64)
     for index, each in enumerate(Tier):
         tier[is_tier(completions, each)] = index
-    for values in (taken.ttft_s, taken.tpot_s, taken.e2e_s):
+    for values in taken.by_name.values():
         values[lost] = np.nan
     edges = time_bins(end_s)
     names = completions["model"].astype("category").cat

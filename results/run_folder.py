@@ -1,6 +1,7 @@
 """A run folder, read: manifest, tables and decisions, whether the run ended or was killed half-way."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from results.inside import require_inside
 from results.manifest import RunManifest
 from results.parts import table_batches
 from results.run_folder_error import RunFolderError
-from results.schema import COMPLETIONS, DECISIONS_FILE, GAUGES, GPUS, POOLS, SERVERS, Table
+from results.schema import COMPLETIONS, DECISIONS_FILE, FAULTS, GAUGES, GPUS, POOLS, SERVERS, Table
+
+_FOLDER_NAME = re.compile(r"[^/\\.\x00-\x1f][^/\\\x00-\x1f]{0,99}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +27,17 @@ class PolicyFolder:
     path: Path
 
     def completions(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Columns of results.schema.COMPLETIONS; strings as categories, null as NaN."""
-        return self._frame(COMPLETIONS, columns)
+        """Columns of results.schema.COMPLETIONS; strings as categories, null as NaN.
+
+        Raises RunFolderError where a request ended twice: then a part of the table is there twice.
+        """
+        found = self._frame(COMPLETIONS, columns)
+        if "request_id" in found and (twice := found["request_id"].duplicated()).any():
+            raise RunFolderError(
+                f"{self.path}: request {found['request_id'][twice].iloc[0]} ended twice in its {COMPLETIONS.name}; "
+                "take the part away that is a copy of another"
+            )
+        return found
 
     def servers(self) -> pd.DataFrame:
         return self._frame(SERVERS, None)
@@ -37,6 +50,9 @@ class PolicyFolder:
 
     def gpus(self) -> pd.DataFrame:
         return self._frame(GPUS, None)
+
+    def faults(self) -> pd.DataFrame:
+        return self._frame(FAULTS, None)
 
     def batches(self, table: Table) -> Iterator[pa.RecordBatch]:
         """The rows of a table in the order recorded, in flat memory."""
@@ -59,16 +75,14 @@ class PolicyFolder:
 
     def decision_lines(self) -> Iterator[dict[str, Any] | None]:
         """The decisions in order; None for a line that is no JSON object, as a kill in the middle of one leaves it."""
-        path = self.path / DECISIONS_FILE
+        path = require_inside(self.path, self.path / DECISIONS_FILE)
         if not path.exists():
             return
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    record = None
-                yield record if isinstance(record, dict) else None
+        try:
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                yield from map(_record, lines)
+        except OSError as error:
+            raise RunFolderError(f"{path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +111,19 @@ class RunFolder:
     def policies(self) -> tuple[PolicyFolder, ...]:
         """The policies that have begun, in the order of the manifest."""
         folders = (self.policy(name) for name in self.manifest.policies)
-        return tuple(folder for folder in folders if folder.path.is_dir())
+        return tuple(folder for folder in folders if require_inside(self.path, folder.path).is_dir())
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def policy_path(run: Path, name: str) -> Path:
     """Where a policy's tables lie. Raises RunFolderError for a name that is no plain folder name."""
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
+    if not _FOLDER_NAME.fullmatch(name):
         raise RunFolderError(f"policy name {name!r} cannot name a folder; use letters, digits and -")
     return run / name

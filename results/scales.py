@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from results.arrays import Floats
+
 Ticks = tuple[tuple[float, str], ...]
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400

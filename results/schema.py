@@ -108,5 +108,16 @@ GPUS = _table(
     ("energy_j", pa.float64(), _OR_NULL),
 )
 
-TABLES = (COMPLETIONS, SERVERS, GAUGES, POOLS, GPUS)
+# One row per fault that was made to happen, and per slot that was given up because its servers failed in a row.
+FAULTS = _table(
+    "faults",
+    ("at_s", pa.float64()),
+    ("kind", _NAME),
+    ("server_id", _NAME),
+    ("factor", pa.float64(), _OR_NULL),
+    ("for_s", pa.float64(), _OR_NULL),
+)
+GIVEN_UP = "given_up"
+
+TABLES = (COMPLETIONS, SERVERS, GAUGES, POOLS, GPUS, FAULTS)
 DECISIONS_FILE = "decisions.jsonl"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from results.arrays import Floats
 from results.charts import Chart, ChartGroup, colour, marks
 from results.demand_charts import STATE_LEGEND, STATE_ORDER, servers_plot, states
 from results.drawing import Mark
@@ -14,8 +14,6 @@ from results.plot import WIDE_PX, Plot
 from results.scales import from_zero, percentages, run_time
 from results.standing import mean_standing
 from results.time_bins import binned_mean, time_bins
-
-Floats = npt.NDArray[np.float64]
 
 _NOT_HELD = Mark(label="not held by any server: free for others", colour="#c9ccd2", kind="square")
 
@@ -84,7 +82,7 @@ def utilisation_group(pools: pd.DataFrame, models: Sequence[str], end_s: float) 
     charts = []
     for model in _all_models(models, pools):
         lines = [
-            _mean_utilisation(pools[(pools["model"] == model) & (pools["region"] == region)], edges)
+            mean_utilisation(pools[(pools["model"] == model) & (pools["region"] == region)], edges)
             for region in regions
         ]
         most = max(float(np.nanmax(line, initial=0.0)) for line in lines)
@@ -103,6 +101,7 @@ def utilisation_group(pools: pd.DataFrame, models: Sequence[str], end_s: float) 
     )
 
 
-def _mean_utilisation(rows: pd.DataFrame, edges: Floats) -> Floats:
+def mean_utilisation(rows: pd.DataFrame, edges: Floats) -> Floats:
+    """Per bin the mean over rows of results.schema.POOLS, weighted with their READY servers; NaN where none was."""
     at_s, values, ready = (rows[name].to_numpy(np.float64) for name in ("at_s", "utilisation", "ready"))
     return binned_mean(at_s, values, edges, ready)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from results.arrays import Floats
+
 Groups = npt.NDArray[np.int64]
 
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-Floats = npt.NDArray[np.float64]
+from results.arrays import Floats
 
 # A server holds GPUs in these states, unless it leaves out of sleep. One that wakes up is STARTING.
 HOLDING = ("STARTING", "READY", "DRAINING", "STOPPING")

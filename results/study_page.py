@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from results.drawing import Drawing
 from results.frontier_figure import frontier_drawing
 from results.frontier_tables import headline_lines, matched_table, settings_table, standing_table
-from results.pages import environment
+from results.pages import filled
 from results.study_comparison import WorkloadComparison
 from results.study_overview import overview_table
 from results.text_table import TextTable
@@ -31,7 +29,6 @@ class _Section:
     description: str
     headlines: tuple[tuple[bool | None, str], ...]
     drawing: Drawing
-    svg: Markup
     matched: TextTable
     standing: TextTable
     settings: TextTable
@@ -40,21 +37,15 @@ class _Section:
 def study_page(page: StudyPage, comparisons: Sequence[WorkloadComparison]) -> str:
     """HTML of a whole study."""
     sections = [_section(comparison) for comparison in comparisons]
-    return (
-        environment()
-        .get_template("study.html.j2")
-        .render(page=page, overview=overview_table(comparisons), sections=sections)
-    )
+    return filled("study.html.j2", page=page, overview=overview_table(comparisons), sections=sections)
 
 
 def _section(comparison: WorkloadComparison) -> _Section:
-    drawing = frontier_drawing(comparison)
     return _Section(
         name=comparison.workload,
         description=comparison.description,
         headlines=headline_lines(comparison),
-        drawing=drawing,
-        svg=Markup(drawing.svg()),
+        drawing=frontier_drawing(comparison),
         matched=matched_table(comparison),
         standing=standing_table(comparison),
         settings=settings_table(comparison),

@@ -8,20 +8,12 @@ import pandas as pd
 
 from controller.types import Pool
 from results.accuracy import ForecastError, forecast_error
+from results.arrays import Floats, Mask
 from results.decisions import DecisionLog
 from results.demand import DEMAND_COLUMNS, interactive, token_stream
 from results.digest import content_digest
 from results.manifest import ClientRecord, Lateness, PolicyRecord, RunManifest, Status
-from results.metrics import (
-    Floats,
-    Mask,
-    Percentiles,
-    is_outcome,
-    is_tier,
-    latencies,
-    percentiles,
-    slo_met,
-)
+from results.metrics import Percentiles, is_outcome, is_tier, latencies, percentiles, slo_met
 from results.policy_tables import PolicyTables, read_tables
 from results.run_folder import PolicyFolder, RunFolder
 from results.standing import HOLDING, WASTED, gpu_hours, scaling_actions, server_intervals, sleeping_server_hours

@@ -9,7 +9,7 @@ from results.accuracy import ForecastError
 from results.atomic_file import replace_text
 from results.bound import BoundRecord
 from results.manifest import ClientRecord, Lateness, Status
-from results.metrics import QUANTILE_METHOD, Percentiles
+from results.metrics import LATENCIES, QUANTILE_METHOD, Percentiles
 from results.schema import SCHEMA_VERSION
 
 SUMMARY_FILE = "summary.json"
@@ -135,6 +135,11 @@ class PolicySummary(_Record):
     decisions: Decisions
     forecast_error: ForecastError | None
     forecast_error_by_model: dict[str, ForecastError]
+
+    @property
+    def latencies(self) -> dict[str, Spread]:
+        """By the names in results.metrics.LATENCIES."""
+        return dict(zip(LATENCIES, (self.ttft_s, self.tpot_s, self.e2e_s), strict=True))
 
 
 class RunSummary(_Record):

@@ -3,9 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from results.arrays import Floats
 from results.demand import bin_edges
-
-Floats = npt.NDArray[np.float64]
 
 
 def time_bins(end_s: float) -> Floats:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
+from results.arrays import Floats, Mask
 from results.charts import Chart, ChartGroup, colour, marks
 from results.drawing import Mark
 from results.figures import CDF_SHARES
@@ -14,9 +14,6 @@ from results.time_bins import bin_of, time_bins
 from workloads.dispersion import HOUR_S, index_of_dispersion, minute_to_hour_median
 from workloads.hourly_load import HOURS_PER_DAY, hourly_load, whole_hours
 from workloads.trace import Trace
-
-Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.bool_]
 
 _LONGEST_LAG_H = 7 * HOURS_PER_DAY
 _LEAST_RATIO, _MOST_RATIO = 0.01, 100.0
@@ -126,7 +123,7 @@ def _rhythm(trace: Trace) -> ChartGroup:
     )
 
 
-def _classes(trace: Trace) -> Mapping[str, Rows]:
+def _classes(trace: Trace) -> Mapping[str, Mask]:
     interactive = trace.interactive
     found = {"interactive": interactive, "NIW": ~interactive}
     return {name: rows for name, rows in found.items() if rows.any()}

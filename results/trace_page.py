@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
-
-from results.pages import environment
-from results.quantities import count, seconds
+from results.pages import filled
 from results.trace_charts import trace_groups
 from results.trace_tables import statistics_table, target_counts, target_table
 from workloads.description import TraceDescription
@@ -15,9 +12,8 @@ from workloads.trace import Trace
 
 def trace_page(name: str, trace: Trace, description: TraceDescription, results: Sequence[TargetResult]) -> str:
     """HTML of a trace with at least one request; `name` is what it is called."""
-    pages = environment()
-    pages.filters.update(count=count, seconds=seconds, svg=Markup)
-    return pages.get_template("trace.html.j2").render(
+    return filled(
+        "trace.html.j2",
         name=name,
         trace=trace,
         digest=trace.digest(),

@@ -16,6 +16,8 @@ def require_folder_of(path: Path | None, option: str) -> None:
     """Before the work whose result is to be written there. Raises BadInput."""
     if path is not None and not path.parent.is_dir():
         raise BadInput(f"{option} {path}: there is no folder {path.parent}; make it first")
+    if path is not None and path.is_dir():
+        raise BadInput(f"{option} {path} is a folder; name a file")
 
 
 class CommandFailed(RuntimeError):

@@ -4,10 +4,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from testbed.bad_input import BadInput
 from testbed.strict import nearest
+from workloads.strict_yaml import YamlFault, yaml_file
 
 
 def bundled_files(folder: str) -> dict[str, Path]:
@@ -19,7 +18,7 @@ def is_there(path: Path) -> bool:
     """Whether it is a file; no path is one that the system cannot look for, such as a name of 300 characters."""
     try:
         return path.is_file()
-    except OSError:
+    except (OSError, ValueError):  # a ValueError: a NUL in the name
         return False
 
 
@@ -35,9 +34,9 @@ def yaml_mapping(name_or_path: str, bundled: dict[str, Path], kind: str) -> tupl
             raise BadInput(f"no {kind} {name_or_path!r}: neither a file nor a bundled name{hint}")
         path = bundled[name_or_path]
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise BadInput(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
+        values = yaml_file(path)
+    except YamlFault as error:
+        raise BadInput(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds {type(values).__name__}, wanted a mapping of {kind} keys")
     return values, path

@@ -13,6 +13,9 @@ from typer.core import TyperGroup
 
 from results.run_folder_error import RunFolderError
 from testbed.bad_input import BAD_INPUT, FAILED, BadInput, CommandFailed
+from workloads.api_key import ApiKeyError
+
+LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,10 @@ COMMANDS: Mapping[str, LazyCommand] = MappingProxyType(
         "import": LazyCommand(
             where="testbed.cli_export:import_", does="Make a profile of another simulator's measurements."
         ),
+        "clean": LazyCommand(
+            where="testbed.cli_clean:clean",
+            does="End what killed testbeds left on this machine: processes, temporary files.",
+        ),
         "doctor": LazyCommand(
             where="testbed.cli_doctor:doctor", does="Tell what this machine offers, and which modes it can run."
         ),
@@ -103,6 +110,8 @@ def _load(name: str) -> Any:
     if not isinstance(found, typer.Typer):
         function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         found.command(name)(function)
+    # Plain help, as that of `testbed` itself: paragraphs flow, and what takes no value is shown without one.
+    found.rich_markup_mode = None
     return typer.main.get_command(found)
 
 
@@ -133,12 +142,19 @@ def main() -> None:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except (BadInput, RunFolderError) as error:
+    except (BadInput, RunFolderError, ApiKeyError) as error:
         _fail(str(error), BAD_INPUT)
     except CommandFailed as error:
         _fail(str(error), FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", FAILED)
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"testbed: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    # What a file holds may be of any length, and it is in the message.
+    shown = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
+    print(f"testbed: {shown}", file=sys.stderr)
     raise SystemExit(code)

@@ -59,34 +59,48 @@ def methods() -> None:
 @app.command("evaluate")
 def evaluate_(
     trace: Annotated[
-        Path, typer.Argument(metavar="TRACE", help="In any format that `trace convert` reads, or 10 s counts.")
+        Path, typer.Argument(metavar="TRACE", help="A file or folder in a format of `testbed trace formats`.")
     ],
     method: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Repeatable. Default: the best one and the paper's.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="One of `testbed forecast methods`. Repeatable. Default: ensemble and arima."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Only series of this model.")] = None,
     region: Annotated[str | None, typer.Option(help="Only series of this region.")] = None,
-    step: Annotated[float, typer.Option(min=1, help="Grid of the forecast, s.")] = 900.0,
+    step: Annotated[float, typer.Option(min=1, help="Step of the forecast, s.")] = 900.0,
     horizon: Annotated[float, typer.Option(min=1, help="How far ahead, s: a multiple of --step.")] = 3600.0,
-    every: Annotated[float | None, typer.Option(min=1, help="Time between origins, s; default: --step.")] = None,
-    peak_step: Annotated[float, typer.Option(min=1, help="Width of a peak, s: divides --step.")] = 60.0,
+    every: Annotated[float | None, typer.Option(min=1, help="Time between forecasts, s; default: --step.")] = None,
+    peak_step: Annotated[
+        float, typer.Option(min=1, help="A peak is the highest mean over so long, s; divides --step.")
+    ] = 60.0,
     season_h: Annotated[float, typer.Option(min=0.01, help="Length of a season, h.")] = 24.0,
-    warmup_days: Annotated[float, typer.Option(min=0, help="History before the first origin, days.")] = 2.0,
+    warmup_days: Annotated[float, typer.Option(min=0, help="History before the first forecast, days.")] = 2.0,
     refit: Annotated[float | None, typer.Option(min=1, help="Time between fits, s; default: half a season.")] = None,
-    quantile: Annotated[float, typer.Option(min=0.01, max=0.999, help="Of the peak, to score.")] = 0.9,
-    from_: Annotated[str | None, typer.Option("--from", metavar="FORMAT", help="Default: by content.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="For a format of rates, which is drawn.")] = None,
-    prompt_tokens: Annotated[str | None, typer.Option(help="Lengths to draw, as in `trace convert`.")] = None,
+    quantile: Annotated[
+        float, typer.Option(min=0.01, max=0.999, help="Quantile of the peak to forecast and score.")
+    ] = 0.9,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="FORMAT", help="Format of TRACE; default: by content.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the requests that are drawn where TRACE holds rates.")
+    ] = None,
+    prompt_tokens: Annotated[
+        str | None, typer.Option(help="Lengths to draw, where TRACE has none, as in `trace convert`.")
+    ] = None,
     output_tokens: Annotated[str | None, typer.Option(help="The same for outputs.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Also write every score of every series here.")] = None,
 ) -> None:
-    """Roll through a trace: at each origin forecast what comes from what came before, and score it.
+    """Forecast all along a trace from what came before, and score it.
 
     Errors are shares of the demand that came; docs/forecasts.md defines each. `covered` is the share of peaks at or
     below the peak's quantile, `over` what that quantile costs beyond the peaks that came.
     """
     names = list(dict.fromkeys(method or (BEST_METHOD, "arima")))
     forecasters = {name: _parameters(name, step, season_h, refit).forecaster() for name in names}
+    _whole(step, peak_step, "--step", of="--peak-step")
     rolling = Rolling(
         steps=_whole(horizon, step, "--horizon"),
         every=_whole(every or step, step, "--every"),
@@ -127,10 +141,10 @@ def _parameters(name: str, step_s: float, season_h: float, refit_s: float | None
         raise BadInput(one_line(error, ForecastParameters)) from error
 
 
-def _whole(given_s: float, step_s: float, option: str) -> int:
+def _whole(given_s: float, step_s: float, option: str, of: str = "--step") -> int:
     ratio = given_s / step_s
     if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-6:
-        raise BadInput(f"{option} {given_s:g}: wanted a multiple of --step {step_s:g}")
+        raise BadInput(f"{option} {given_s:g}: wanted a multiple of {of} {step_s:g}")
     return round(ratio)
 
 

@@ -44,7 +44,10 @@ def show(
     figures: Figures = None,
     figure_format: Format = FigureFormat.PNG,
 ) -> None:
-    """Tell what a server profile holds: capacity, lifecycle, step times and their errors, load, theta, energy."""
+    """Tell what a server profile holds.
+
+    Capacity, lifecycle, step times and their errors, load, theta, energy.
+    """
     found = _load(profile)
     _refuse_existing(html)
     samples, remark = _samples(found, profile) if html or figures else ((), "")
@@ -71,7 +74,10 @@ def compare(
     ttft_s: Annotated[float | None, typer.Option(min=1e-6, help="Limit on the p95 of TTFT for theta.")] = None,
     tpot_s: Annotated[float | None, typer.Option(min=1e-6, help="Limit on the p95 of TPOT for theta.")] = None,
 ) -> None:
-    """Put profiles side by side: what they differ in, then capacity, times, theta, energy; ratios are to the first."""
+    """Put profiles side by side.
+
+    What they differ in, then capacity, times, theta, energy; ratios are to the first.
+    """
     if len(profiles) < 2:
         raise BadInput(f"one profile, {profiles[0]}; name two or more, or look at it with `testbed profile show`")
     found = [_load(profile) for profile in profiles]

@@ -1,7 +1,5 @@
 """`testbed profile validate`: fresh points against what a profile says."""
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +13,7 @@ from testbed.model_argument import ModelToProfile, resolve_model
 from testbed.profile_job import CPU, ProfileJob, Serving, chosen_gpus
 from testbed.profile_progress import measured_with_progress
 from testbed.profile_validation import Validation, validate_on_new_server, validate_running
+from testbed.temporary_folder import temporary_folder
 
 stdout = Console()
 
@@ -46,7 +45,7 @@ def validate(
     budget_minutes: Budget = 5.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the points; another one measures others.")] = 1,
 ) -> None:
-    """Measure fresh random points on this machine and tell how far the profile is off.
+    """Measure fresh random points, and tell how far a profile is off.
 
     Starts a server as the profile describes it, measures within the profile's domain, and stops it.
     """
@@ -56,8 +55,8 @@ def validate(
         raise BadInput(str(error)) from error
     engine = expected.engine
     chosen = chosen_gpus(CPU if expected.gpu.type == CPU else gpus, engine.tensor_parallel_size)
-    with tempfile.TemporaryDirectory(prefix="testbed-validate-") as folder:
-        found = resolve_model(model or expected.model.name, Path(folder))
+    with temporary_folder() as folder:
+        found = resolve_model(model or expected.model.name, folder)
         job = ProfileJob(
             model=found,
             gpus=chosen,

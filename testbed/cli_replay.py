@@ -18,6 +18,7 @@ from results.quantities import seconds
 from testbed.bad_input import INTERRUPTED, BadInput
 from testbed.interruptible import interruptible
 from testbed.url_replay import ReplayCourse, replay_to_url
+from workloads.api_key import SERVER_KEY, authorization, server_key
 from workloads.completion import Outcome
 from workloads.processes import ProcessDied
 from workloads.prompts import SMALL_VOCABULARY
@@ -49,7 +50,7 @@ def replay(
     ] = 0,
     token_times: Annotated[bool, typer.Option(help="Write the time of every token too.")] = False,
 ) -> None:
-    """Replay a trace open-loop: every request is sent at its time, whatever became of the others.
+    """Replay a trace to a server, each request at its time.
 
     Later turns of a session wait for the answer before them. Records are written at the end, on Ctrl-C too. The server
     must speak vLLM's /v1/completions: prompts of token ids, stream_options.continuous_usage_stats.
@@ -66,6 +67,7 @@ def replay(
         timeout_s=timeout_s,
         retries=retries,
         token_times=token_times,
+        api_key=server_key(),
     )
     stdout.print(f"{requests:,} requests of {rows_of} → {base_url}  ({processes} processes)", soft_wrap=True)
     folder.mkdir(parents=True)
@@ -98,10 +100,13 @@ def _check_server(base_url: str, model: str) -> None:
     if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
         raise BadInput(f"--base-url {base_url}; wanted an address like http://127.0.0.1:8000")
     try:
-        with urllib.request.urlopen(f"{base_url.rstrip('/')}/v1/models", timeout=_CHECK_TIMEOUT_S) as answer:
+        asked = urllib.request.Request(f"{base_url.rstrip('/')}/v1/models", headers=authorization(server_key()))
+        with urllib.request.urlopen(asked, timeout=_CHECK_TIMEOUT_S) as answer:
             content: Any = json.loads(answer.read())
         served = [str(entry["id"]) for entry in content["data"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code == 401:
+            raise BadInput(f"{base_url} wants another key than it was shown: set {SERVER_KEY}") from error
         reason = getattr(error, "reason", None) or error
         raise BadInput(
             f"no OpenAI-compatible server at {base_url}: {reason}; start one, or correct the address"
@@ -132,7 +137,7 @@ def _print_summary(completions: pd.DataFrame, requests: int, course: ReplayCours
     table.add_column("")
     for column in ("n", "mean", "p50", "p90", "p99"):
         table.add_column(column, justify="right")
-    for name, values in (("TTFT", taken.ttft_s), ("TPOT", taken.tpot_s), ("E2E", taken.e2e_s)):
+    for name, values in taken.by_name.items():
         table.add_row(name, *_cells(percentiles(values[completed])))
     stdout.print(table)
     lateness, lag = health.lateness_s, health.lag_s

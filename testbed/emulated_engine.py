@@ -5,6 +5,9 @@ The rules (vLLM V1's scheduler): an iteration decodes every running sequence by 
 while fewer than `max_num_seqs` run and the blocks of a whole prompt are free. A decoding sequence that needs a block
 when none is free preempts the last in that order, which later recomputes all it had.
 
+With asynchronous scheduling, vLLM's default, an iteration is put together while the one before it runs: who arrives
+meanwhile is not in it, and joins the one after, unless there is nothing else to do.
+
 Runs of pure decode iterations are not simulated one by one: the engine jumps to the next finish or to the point where
 blocks run out, and an arrival cuts the jump at the next iteration boundary. No asyncio here: the caller submits and
 aborts when it likes, and calls `advance` at `wake_s`, before which no sequence ends. What happens until then is worked
@@ -12,29 +15,23 @@ out when somebody asks, so that most arrivals cost no event of their own.
 """
 
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from profiler.step_time import DecodeTimes, StepTimeModel, prefill_pairs
+from profiler.iteration_times import DecodeTimes, prefill_pairs
+from profiler.step_time import StepTimeModel
 from testbed.engine_parts import EngineLimits, Phase, Sequence
 from testbed.step_noise import StepNoise
 
-_WAITING, _PREFILL, _DECODE, _ENDED = Phase.WAITING, Phase.PREFILL, Phase.DECODE, Phase.ENDED
+_WAITING: Final = Phase.WAITING
+_PREFILL: Final = Phase.PREFILL
+_DECODE: Final = Phase.DECODE
+_ENDED: Final = Phase.ENDED
 
-_MANY = 1 << 62
-_FEW = 8  # more than so many who wait are not looked at one by one
+_MANY: Final = 1 << 62
+_ALWAYS: Final = float("inf")
+_FEW: Final = 8  # more than so many who wait are not looked at one by one
 
 S = TypeVar("S", bound=Sequence)
-
-
-class _DecodeTimes(dict[int, DecodeTimes]):
-    """By the number of sequences that decode."""
-
-    def __init__(self, step_times: StepTimeModel) -> None:
-        self._step_times = step_times
-
-    def __missing__(self, decoding: int) -> DecodeTimes:
-        times = self[decoding] = self._step_times.decoding(decoding)
-        return times
 
 
 class EmulatedEngine(Generic[S]):
@@ -51,17 +48,21 @@ class EmulatedEngine(Generic[S]):
         *,
         step_by_step: bool = False,
         noise: StepNoise | None = None,
+        async_scheduling: bool = False,
     ) -> None:
         self.limits = limits
         self.preemptions = 0
         self.prompt_tokens_computed = 0
         self.wake_s: float | None = None
-        self._times = step_times
-        self._decode_times = _DecodeTimes(step_times)
+        self._times = step_times.iterations()
+        self._decode_times: list[DecodeTimes] = []  # by the number of sequences that decode
         self._least_step_s = step_times.overhead_s
         # Noise of a run that an arrival cuts would be smaller than that of its iterations one by one.
         self._step_by_step = step_by_step or noise is not None
         self._noise = noise
+        self._async_scheduling = async_scheduling
+        # Who came later than this is not in the next iteration. (The start of the last of those that have ended.)
+        self._put_together_s = _ALWAYS
         self._block_size = limits.block_size
         self._max_num_seqs = limits.max_num_seqs
         self._max_num_batched_tokens = limits.max_num_batched_tokens
@@ -113,7 +114,8 @@ class EmulatedEngine(Generic[S]):
     # What happens to it.
 
     def submit(self, sequence: S, now_s: float) -> None:
-        """A request arrives. It joins at the next iteration boundary, at once when the engine is idle.
+        """A request arrives. It joins at the next iteration boundary (with asynchronous scheduling, the one after), at
+        once when the engine is idle.
 
         Raises ValueError for a request that could never be served (`limits.refusal`).
         """
@@ -123,12 +125,13 @@ class EmulatedEngine(Generic[S]):
         number = self._submitted
         self._submitted = number + 1
         sequence.number = number
+        sequence.arrived_s = now_s
         heappush(self._waiting, (sequence.priority, number, sequence))
         if self._run_end_s is None:
             self._begin(now_s)
             return
         if self._run_steps > 1 and self._waiting[0][2] is sequence and self._prompt_blocks(sequence):
-            self._cut_run(now_s)
+            self._cut_run(now_s, later=True)
         assert self.wake_s is not None
         if self._step_by_step or not self._slows_all():
             self.wake_s = self._run_end_s
@@ -187,6 +190,8 @@ class EmulatedEngine(Generic[S]):
         """The run of iterations under way ends: a token in each for every decoding sequence, and what prompts had in
         them. The next one begins."""
         decoding = self._decoding
+        if self._async_scheduling:
+            self._put_together_s = self._last_start_s() if self._waiting else _ALWAYS
         if decoding:
             steps = self._run_steps
             self._free_blocks -= self._new_blocks(steps)
@@ -207,6 +212,8 @@ class EmulatedEngine(Generic[S]):
         if self._free_blocks < self._block_phases[-self._step % self._block_size]:
             preempted = self._make_room_for_one_step()
         decoding = len(self._decoding)
+        if not decoding and not self._prefilling:
+            self._put_together_s = _ALWAYS
         if self._prefilling or self._waiting:
             self._fill_chunks(admit=not preempted)
         if self._chunks:
@@ -221,12 +228,12 @@ class EmulatedEngine(Generic[S]):
             self._run_steps = self._steps_to_wake = 1
             self.wake_s = end_s if self._step_by_step or self._waiting else self._end_after_chunks(end_s)
         elif decoding:
-            # After a preemption those who wait are looked at again in the next iteration.
-            one = self._step_by_step or (preempted and self._waiting)
+            # After a preemption, or when they came too late, those who wait are looked at again in the next iteration.
+            one = self._step_by_step or (self._waiting and (preempted or self._too_late(self._waiting[0][2])))
             steps = 1 if one else self._decoding[0][0] - self._step
             if (steps // self._block_size + 1) * decoding > self._free_blocks:
                 steps = self._steps_with_blocks(steps)
-            run_s = self._decode_times[decoding].run_s(self._kv_tokens + decoding, steps)
+            run_s = self._decode_times_of(decoding).run_s(self._kv_tokens + decoding, steps)
             end_s = now_s + (run_s if self._noise is None else self._noise.factor() * run_s)
             self._run_steps = self._steps_to_wake = steps
             self.wake_s = end_s
@@ -253,13 +260,20 @@ class EmulatedEngine(Generic[S]):
         if steps < 1 or decoding * (steps // self._block_size + 2) > self._free_blocks:
             return end_s
         self._steps_to_wake = 1 + steps
-        return end_s + self._decode_times[decoding].run_s(kv_tokens + decoding, steps)
+        return end_s + self._decode_times_of(decoding).run_s(kv_tokens + decoding, steps)
 
-    def _cut_run(self, now_s: float) -> None:
-        """End the decode run under way at the iteration boundary at or after `now_s`."""
+    def _decode_times_of(self, decoding: int) -> DecodeTimes:
+        known = self._decode_times
+        while len(known) <= decoding:
+            known.append(self._times.decoding(len(known)))
+        return known[decoding]
+
+    def _cut_run(self, now_s: float, *, later: bool = False) -> None:
+        """End the decode run under way at the iteration boundary at or after `now_s`; `later`: at that at which who
+        arrives now can join."""
         decoding = len(self._decoding)
-        times, kv_tokens = self._decode_times[decoding], self._kv_tokens + decoding
-        steps = times.steps_within(kv_tokens, now_s - self._run_start_s) or 1
+        times, kv_tokens = self._decode_times_of(decoding), self._kv_tokens + decoding
+        steps = (times.steps_within(kv_tokens, now_s - self._run_start_s) or 1) + (later and self._async_scheduling)
         if steps < self._run_steps:
             self._run_steps = steps
             self._run_end_s = self._run_start_s + times.run_s(kv_tokens, steps)
@@ -280,6 +294,8 @@ class EmulatedEngine(Generic[S]):
             if sequence.phase is _ENDED:
                 heappop(waiting)
                 continue
+            if self._too_late(sequence):
+                return
             blocks = self._prompt_blocks(sequence)
             if not blocks:
                 return
@@ -292,6 +308,17 @@ class EmulatedEngine(Generic[S]):
             chunk = min(budget, sequence.to_prefill - sequence.prefilled)
             self._chunks.append((sequence, chunk))
             budget -= chunk
+
+    def _too_late(self, sequence: S) -> bool:
+        """Whether it came when the next iteration had been put together. One that was preempted came long ago."""
+        return sequence.arrived_s > self._put_together_s
+
+    def _last_start_s(self) -> float:
+        """When the last iteration of the run under way begins."""
+        steps, decoding = self._run_steps, len(self._decoding)
+        if steps == 1:
+            return self._run_start_s
+        return self._run_start_s + self._decode_times_of(decoding).run_s(self._kv_tokens + decoding, steps - 1)
 
     def _prompt_blocks(self, sequence: S) -> int:
         """Blocks that a sequence takes when it joins in the next iteration; 0 when it cannot."""

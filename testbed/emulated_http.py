@@ -1,7 +1,7 @@
 """Puts a server behind vLLM's HTTP API, so that any client of vLLM can talk to an emulated one."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,8 +10,11 @@ from aiohttp import web
 
 from testbed.metrics_page import metrics_page
 from testbed.server import Server, ServerState
+from workloads.api_key import ApiKey, is_shown
 from workloads.clock import RunClock
 from workloads.request import Request, Tier
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class TokenStream(Server, Protocol):
@@ -46,11 +49,21 @@ class _Asked:
 class EmulatedApi:
     """The routes of one server: /health, /v1/models, /v1/completions, /metrics.
 
-    The text of every token is " x". `block_size` is what /metrics tells of the KV cache.
+    The text of every token is " x". `block_size` is what /metrics tells of the KV cache. With `api_key` who does not
+    show it is answered 401 under /v1, as vLLM does it.
     """
 
-    def __init__(self, server: TokenStream, *, clock: RunClock, max_model_len: int, block_size: int = 16) -> None:
+    def __init__(
+        self,
+        server: TokenStream,
+        *,
+        clock: RunClock,
+        max_model_len: int,
+        block_size: int = 16,
+        api_key: ApiKey | None = None,
+    ) -> None:
         self._server = server
+        self._api_key = api_key
         self._clock = clock
         self._max_model_len = max_model_len
         self._block_size = block_size
@@ -58,12 +71,21 @@ class EmulatedApi:
         self._generated_tokens = 0
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=64 * 2**20)
+        app = web.Application(client_max_size=64 * 2**20, middlewares=[self._guarded()])
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/completions", self._completions)
         return app
+
+    def _guarded(self) -> Any:
+        @web.middleware
+        async def guarded(http: web.Request, handler: Handler) -> web.StreamResponse:
+            if http.path.startswith("/v1") and not is_shown(self._api_key, http.headers):
+                return web.json_response({"error": "Unauthorized"}, status=401)
+            return await handler(http)
+
+        return guarded
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self._server.state is ServerState.READY else 503)

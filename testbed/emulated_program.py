@@ -2,7 +2,8 @@
 
     python -m testbed.emulated_program PROFILE [--max-num-seqs N] [--max-num-batched-tokens N] [--max-model-len N]
 
-For whoever has a client of vLLM and no GPU: benchmarks, tests, a first try of `testbed profile --base-url`.
+For whoever has a client of vLLM and no GPU: benchmarks, tests, a first try of `testbed profile --base-url`. With
+TESTBED_API_KEY in the environment it wants that key of its clients.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from profiler.profile import ServerProfile, load_profile
 from testbed.emulated_http import EmulatedApi, serve
 from testbed.emulated_server import EmulatedServer
 from testbed.server import ServerSpec
+from workloads.api_key import server_key
 from workloads.clock import RunClock
 from workloads.real_time_loop import real_time_loop
 
@@ -32,7 +34,8 @@ async def serve_until_input_ends(profile: ServerProfile, spec: ServerSpec) -> No
     )
     await server.start()
     longest = spec.max_model_len or profile.engine.max_model_len or profile.kv_cache.max_tokens
-    api = EmulatedApi(server, clock=clock, max_model_len=longest, block_size=profile.kv_cache.block_size)
+    block_size = profile.kv_cache.block_size
+    api = EmulatedApi(server, clock=clock, max_model_len=longest, block_size=block_size, api_key=server_key())
     async with serve(api.application()) as base_url:
         print(base_url, flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -1,16 +1,22 @@
 """A server without a GPU: the engine of `emulated_engine` on the running event loop's clock, virtual or real."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from functools import partial
+
+from mypy_extensions import mypyc_attr
 
 from profiler.profile import ServerProfile
 from testbed.emulated_engine import EmulatedEngine
 from testbed.engine_parts import EngineLimits, Sequence
+from testbed.fault import Fault, FaultKind
 from testbed.lifecycle import Lifecycle, StateListener
 from testbed.prefix_cache import PrefixCache
-from testbed.server import NOTHING, BreakOff, Ended, Received, ServerLoad, ServerSpec, ServerState
+from testbed.server import NOTHING, BreakOff, Ended, Received, ServerError, ServerLoad, ServerSpec, ServerState
+from testbed.server_pace import Afflictions, ServerTime
 from testbed.step_noise import StepNoise
+from testbed.token_stream import token_stream
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.request import Request
@@ -28,13 +34,15 @@ class Answer(Sequence):
         self.ended = ended
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class EmulatedServer:
     """Continuous batching whose iteration time comes from a `ServerProfile`.
 
     It takes `start_s` to start, `stop_s` to stop, `sleep_s` to fall asleep and `wake_s` to wake up. A request reaches
     the engine the profile's `request_overhead_s` after it was sent; one of `stream` at once: its client has overheads
     of its own. With `step_by_step` every iteration is an event of its own, which `stream` needs; without it runs of
-    decode iterations are one event.
+    decode iterations are one event. One that hangs dies of it after `health_timeout_s`: whoever asks for its health
+    would have noticed by then. The engine knows the server's own time, which is the run's unless a fault slows it down.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class EmulatedServer:
         wake_s: float = 0.0,
         step_by_step: bool = False,
         noise: StepNoise | None = None,
+        health_timeout_s: float = 60.0,
     ) -> None:
         self.spec = spec
         self.server_id = server_id
@@ -66,7 +75,11 @@ class EmulatedServer:
             block_size=profile.kv_cache.block_size,
         )
         self._engine: EmulatedEngine[Answer] = EmulatedEngine(
-            profile.step_time, self._limits, step_by_step=step_by_step, noise=noise
+            profile.step_time,
+            self._limits,
+            step_by_step=step_by_step,
+            noise=noise,
+            async_scheduling=spec.async_scheduling is not False,  # vLLM's default is on
         )
         self._request_overhead_s = profile.request_overhead_s or 0.0
         # vLLM's default is on, and only traces that number their prefixes notice.
@@ -78,8 +91,13 @@ class EmulatedServer:
         self._answers: dict[Answer, None] = {}
         self._streams: dict[Answer, asyncio.Queue[int]] = {}
         self._streamed: dict[Answer, int] = {}
+        self._health_timeout_s = health_timeout_s
+        self._fails_start = False
+        self._afflictions = Afflictions()
+        self._time: ServerTime | None = None  # None: nothing has slowed it down yet
+        self._hung: asyncio.Handle | None = None
         self._timer: asyncio.Handle | None = None
-        self._timer_s = 0.0
+        self._timer_s = 0.0  # in the server's own time
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -92,6 +110,9 @@ class EmulatedServer:
         return self._limits.kv_tokens
 
     async def start(self) -> None:
+        if self._fails_start:
+            self._lifecycle.to(ServerState.FAILED, "died at start (killed by SIGKILL)")
+            raise ServerError(f"server {self.server_id} ({self.spec.model}) died at start (killed by SIGKILL)")
         await asyncio.sleep(self._start_s)
         self._lifecycle.to(ServerState.READY)
 
@@ -117,7 +138,7 @@ class EmulatedServer:
             break_off()
             raise
 
-    async def stream(self, request: Request, priority: int = 0) -> AsyncIterator[int]:
+    def stream(self, request: Request, priority: int = 0) -> AsyncIterator[int]:
         """Yield the number of new tokens whenever some come out. Raises ValueError for a request that is refused."""
         now_s = self._clock.now_s()
         answer = Answer(request, now_s, _nobody, priority)
@@ -127,20 +148,11 @@ class EmulatedServer:
         tokens: asyncio.Queue[int] = asyncio.Queue()
         self._streams[answer] = tokens
         self._streamed[answer] = 0
-        seen = 0
-        try:
-            while seen < request.output_tokens:
-                new = await tokens.get()
-                if new == 0:
-                    return
-                seen += new
-                yield new
-        finally:
-            self._drop(answer)
+        return token_stream(tokens, request.output_tokens, partial(self._drop, answer))
 
     async def load(self) -> ServerLoad:
         engine, now_s = self._engine, self._clock.now_s()
-        engine.catch_up(now_s)
+        engine.catch_up(self._own_s(now_s))
         return ServerLoad(
             at_s=now_s,
             num_requests_running=engine.num_requests_running,
@@ -177,10 +189,70 @@ class EmulatedServer:
             self._lifecycle.to(ServerState.DRAINING)
         if self.state is ServerState.DRAINING:
             await self._drain(drain_s)
+            if self._lifecycle.ended:
+                return  # it died meanwhile
         if self.state is not ServerState.STOPPING:
             self._lifecycle.to(ServerState.STOPPING)
         await asyncio.sleep(self._stop_s)
         self._lifecycle.to(ServerState.STOPPED)
+
+    # Faults.
+
+    def inject(self, fault: Fault) -> None:
+        """See `testbed.server.Server`. What it still does to stop is not disturbed."""
+        if self.state in (ServerState.STOPPING, ServerState.STOPPED, ServerState.FAILED):
+            return
+        if fault.kind is FaultKind.FAIL_START:
+            self._fails_start = True
+        elif fault.kind is FaultKind.KILL:
+            self._die("died (killed by SIGKILL)")
+        else:
+            self._afflictions.begin(fault.factor)
+            self._change_pace()
+            if fault.for_s is not None:
+                self._loop.call_later(fault.for_s, self._relieve, fault.factor)
+
+    def _relieve(self, factor: float) -> None:
+        self._afflictions.end(factor)
+        if not self._lifecycle.ended:
+            self._change_pace()
+
+    def _change_pace(self) -> None:
+        """What was done until now was done at the pace until now."""
+        now_s = self._clock.now_s()
+        finished = self._engine.advance(self._own_s(now_s))
+        if self._time is None:
+            self._time = ServerTime()
+        self._time.change(now_s, self._afflictions.rate)
+        if self._afflictions.rate > 0.0 and self._hung is not None:
+            self._hung.cancel()
+            self._hung = None
+        elif self._afflictions.rate == 0.0 and self._hung is None:
+            why = f"hung: no answer to its health check for {self._health_timeout_s:g} s"
+            self._hung = self._loop.call_later(self._health_timeout_s, self._die, why)
+        self._cancel_timer()
+        self._set_timer()
+        self._finish(finished)
+
+    def _die(self, why: str) -> None:
+        """Its state says so first: who asks again is not to come back here."""
+        if self.state in (ServerState.STOPPING, ServerState.STOPPED, ServerState.FAILED):
+            return
+        if self._hung is not None:
+            self._hung.cancel()
+        self._lifecycle.to(ServerState.FAILED, f"server {self.server_id} ({self.spec.model}) {why}")
+        self._end_all(f"server {self.server_id} {why}")
+
+    def _own_s(self, run_s: float) -> float:
+        return run_s if self._time is None else self._time.own_s(run_s)
+
+    def _run_s(self, own_s: float) -> float:
+        return own_s if self._time is None else self._time.run_s(own_s)
+
+    def _first_token_s(self, answer: Answer) -> float | None:
+        """In the run's time."""
+        own_s = answer.first_token_s
+        return own_s if own_s is None or self._time is None else self._time.run_s(own_s)
 
     def _ended_early(
         self, request: Request, sent_s: float, outcome: Outcome, reason: str, answer: Answer | None = None
@@ -190,7 +262,7 @@ class EmulatedServer:
             server_id=self.server_id,
             region=self.spec.region,
             sent_s=sent_s,
-            first_token_s=answer.first_token_s if answer else None,
+            first_token_s=self._first_token_s(answer) if answer else None,
             last_token_s=self._clock.now_s(),
             output_tokens=self._engine.tokens_made(answer) if answer else 0,
             outcome=outcome,
@@ -222,7 +294,7 @@ class EmulatedServer:
         if self._prefix_cache is not None and answer.request.prefix_hashes:
             answer.cached_tokens = self._prefix_cache.take(answer.request)
         engine = self._engine
-        engine.submit(answer, now_s)
+        engine.submit(answer, self._own_s(now_s))
         if engine.wake_s != self._timer_s or self._timer is None:
             self._set_timer()
 
@@ -234,21 +306,22 @@ class EmulatedServer:
         if answer not in self._answers:
             return NOTHING
         del self._answers[answer]
-        self._engine.abort(answer, self._clock.now_s())
+        self._engine.abort(answer, self._own_s(self._clock.now_s()))
         self._set_timer()
         self._note_empty()
-        return Received(answer.first_token_s, self._engine.tokens_made(answer))
+        return Received(self._first_token_s(answer), self._engine.tokens_made(answer))
 
-    def _end_all(self) -> None:
-        """The drain deadline has passed: whoever is left ends now, without its last tokens."""
-        now_s = self._clock.now_s()
+    def _end_all(self, why: str = "") -> None:
+        """The drain deadline has passed, or the server has died: whoever is left ends now, without its last tokens."""
+        now_s = self._own_s(self._clock.now_s())
         self._finish(self._engine.advance(now_s))
         left, self._answers = list(self._answers), {}
         for answer in left:
             self._engine.abort(answer, now_s)
             if answer in self._streams:
                 self._streams[answer].put_nowait(0)
-            reason = f"server {self.server_id} stopped after {self._engine.tokens_made(answer)} tokens"
+            what = why or f"server {self.server_id} stopped"
+            reason = f"{what} after {self._engine.tokens_made(answer)} tokens"
             completion = self._ended_early(answer.request, answer.sent_s, Outcome.FAILED, reason, answer)
             # Heard of only when the server's state has changed: room here is no room any more.
             self._loop.call_soon(_tell, answer, completion)
@@ -264,15 +337,21 @@ class EmulatedServer:
         wake_s, timer = self._engine.wake_s, self._timer
         if wake_s is None or (timer is not None and self._timer_s <= wake_s):
             return
-        if timer is not None:
-            timer.cancel()
-        self._timer = self._loop.call_at(self._clock.loop_time(wake_s), self._advance)
-        self._timer_s = wake_s
+        self._cancel_timer()
+        at_s = self._run_s(wake_s)
+        if at_s < math.inf:
+            self._timer = self._loop.call_at(self._clock.loop_time(at_s), self._advance)
+            self._timer_s = wake_s
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _advance(self) -> None:
         self._timer = None
         # The clock may read a hair less than the time the timer was set to.
-        finished = self._engine.advance(max(self._clock.now_s(), self._timer_s))
+        finished = self._engine.advance(max(self._own_s(self._clock.now_s()), self._timer_s))
         if self._streams:
             self._feed_streams()
         self._set_timer()
@@ -292,8 +371,8 @@ class EmulatedServer:
                     server_id=self.server_id,
                     region=self.spec.region,
                     sent_s=answer.sent_s,
-                    first_token_s=answer.first_token_s,
-                    last_token_s=answer.ended_s,
+                    first_token_s=self._first_token_s(answer),
+                    last_token_s=self._run_s(answer.ended_s),
                     output_tokens=request.output_tokens,
                     outcome=Outcome.COMPLETED,
                     cached_tokens=answer.cached_tokens if request.prefix_hashes else None,

@@ -48,6 +48,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "arrived_s",
         "blocks",
         "cached_tokens",
         "ended_s",
@@ -66,6 +67,7 @@ class Sequence:
 
     # Set by the engine in the phase that reads them.
     number: int
+    arrived_s: float
     blocks: int
     last_decode_step: int
     kv_offset: int

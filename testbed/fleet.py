@@ -4,17 +4,22 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from dataclasses import replace
+from types import MappingProxyType, TracebackType
 
 from controller.types import Capacity, FleetLimits, Observation, Placement, Role, ScalingPlan
 from testbed.demand_meter import DemandMeter
+from testbed.fault_parts import RecoveryConfig
 from testbed.gpu_slots import GpuSlots
 from testbed.member import Member, Order
 from testbed.niw_queue import NiwQueue
 from testbed.observed import placement_state
+from testbed.restarts import Restart, Restarts, failures_in_a_row
 from testbed.router import Router
 from testbed.server import Server, ServerError, ServerState
 from workloads.clock import RunClock
+
+_RECOVERY = RecoveryConfig()
 
 ServerMaker = Callable[[Placement, str, tuple[int, ...], str], Server]
 """Makes a server from its placement, its id, the indices of its GPUs and why it is started ("" where that is plain)."""
@@ -32,7 +37,9 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
       the GPUs of sleepers while there are others. What finds no free GPU waits until a server gives its own back.
     - Sleepers beyond those wanted, and beyond what is still missing, are stopped.
 
-    A server that cannot start or wake, or dies, is FAILED and gives its GPUs back; the next plan may start another.
+    A server that cannot start or wake, or dies, is FAILED. While it is wanted it is started again on its GPUs, as
+    `recovery` says; they are given up, and the quota is less, when that fails too often: `given_up` hears the id of
+    the last. One that sleeps, or that nobody wants, is gone.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         meter: DemandMeter,
         capacity_tokens: Callable[[Server], float],
         drain_s: float,
+        recovery: RecoveryConfig = _RECOVERY,
+        given_up: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._limits = limits
@@ -58,6 +67,9 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         self._meter = meter
         self._capacity_tokens = capacity_tokens
         self._drain_s = drain_s
+        self._recovery = recovery
+        self._given_up = given_up
+        self._restarts = Restarts(self._restart)
         self._members: list[Member] = []
         self._wanted: Counter[Placement] = Counter()
         self._wanted_asleep: Counter[Placement] = Counter()
@@ -78,6 +90,8 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         self._closing = True
         if error is not None:
             self._drain_s = 0.0
+        for restart in self._restarts:
+            self._drop(restart)
         for member in self._members:
             member.tell(Order.STOP)
         await self._tasks.__aexit__(kind, error, trace)
@@ -94,6 +108,15 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
     def counts(self) -> dict[tuple[str, ServerState], int]:
         """Servers by (region, state)."""
         return dict(Counter((m.placement.region, m.server.state) for m in self._members))
+
+    @property
+    def limits(self) -> FleetLimits:
+        """As policies see them."""
+        return self._limits
+
+    def move_capacity(self, capacity: Mapping[tuple[str, str], Capacity]) -> None:
+        """What a server sustains has changed with the lengths of requests."""
+        self._limits = replace(self._limits, capacity=capacity)
 
     # What a policy sees and says.
 
@@ -119,7 +142,10 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
             limits=self._limits,
             placements={
                 placement: placement_state(
-                    members, [seats[id(m.server)] for m in members if id(m.server) in seats], now_s
+                    members,
+                    [seats[id(m.server)] for m in members if id(m.server) in seats],
+                    now_s,
+                    [restart.at_s + self._capacity(placement).start_s for restart in self._restarts.of(placement)],
                 )
                 for placement, members in self._by_placement().items()
             },
@@ -155,12 +181,20 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
 
     def _missing(self, placement: Placement, members: list[Member]) -> int:
         """Servers that should serve and do not; below 0, a surplus."""
-        return self._wanted[placement] - sum(member.serves for member in members)
+        serve = sum(member.serves or member.comes_back for member in members)
+        return self._wanted[placement] - serve - len(self._restarts.of(placement))
 
     def _retire_surplus(self, placement: Placement, members: list[Member]) -> None:
         surplus = -self._missing(placement, members)
         if surplus <= 0:
             return
+        for restart in self._restarts.of(placement)[-surplus:]:
+            self._drop(restart)
+            surplus -= 1
+        for member in members:
+            if surplus and member.comes_back:
+                member.comes_back = False
+                surplus -= 1
         to_sleep = self._wanted_asleep[placement] - sum(member.sleeps for member in members)
         can_sleep = self._capacity(placement).can_sleep
         for member in sorted((m for m in members if m.serves), key=self._retire_order)[:surplus]:
@@ -201,20 +235,28 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
                 break
 
     def _start(self, placement: Placement, because: str) -> bool:
-        capacity = self._capacity(placement)
-        slots = self._slots[placement.region, placement.gpu_type]
-        gpu_indices = slots.take(capacity.gpus)
+        gpu_indices = self._slots_of(placement).take(self._capacity(placement).gpus)
         if gpu_indices is None:
             return False
+        self._begin(placement, gpu_indices, because)
+        return True
+
+    def _begin(self, placement: Placement, gpu_indices: tuple[int, ...], because: str, failures: int = 0) -> None:
+        """A new server on GPUs that are taken for it."""
         role = "" if placement.role is Role.SHARED else f"-{placement.role.value}"
         silo = f"{placement.model}-{placement.region}{role}"
         self._numbers[silo] += 1
         server = self._make_server(placement, f"{silo}-{self._numbers[silo]}", gpu_indices, because)
-        ready_at_s = self._clock.now_s() + capacity.start_s
-        member = Member(placement, server, slots=slots, gpu_indices=gpu_indices, ready_at_s=ready_at_s)
+        member = Member(
+            placement,
+            server,
+            slots=self._slots_of(placement),
+            gpu_indices=gpu_indices,
+            ready_at_s=self._clock.now_s() + self._capacity(placement).start_s,
+            failures=failures,
+        )
         self._members.append(member)
         member.task = self._tasks.create_task(self._live(member), name=f"server {server.server_id}")
-        return True
 
     def _stop_spare_sleepers(self, placement: Placement, members: list[Member]) -> None:
         sleepers = [member for member in members if member.sleeps]
@@ -226,6 +268,9 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
 
     def _capacity(self, placement: Placement) -> Capacity:
         return self._limits.capacity[placement.model, placement.gpu_type]
+
+    def _slots_of(self, placement: Placement) -> GpuSlots:
+        return self._slots[placement.region, placement.gpu_type]
 
     # The life of a server.
 
@@ -243,10 +288,15 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
                 await member.stop_for_sure(self._drain_s)
             finally:
                 self._members.remove(member)
-                member.free_gpus()
+                if member.comes_back and not self._closing:
+                    self._recover(member)
+                else:
+                    member.free_gpus()
                 self._reconcile()
 
     def _join(self, member: Member) -> None:
+        if member.ready_s is None:
+            member.ready_s = self._clock.now_s()
         self._router.join(member.placement, member.server, self._capacity_tokens(member.server))
         self._settle(member)
 
@@ -262,7 +312,36 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
                 self._lose(member)
 
     def _lose(self, member: Member) -> None:
-        """A server failed. Nothing starts in its place before the next plan: what fails at once would fail forever."""
-        if member.order is Order.SERVE:
-            self._wanted[member.placement] -= 1
+        """A server failed. Its GPUs are cleared first; a second telling changes nothing."""
+        member.comes_back = member.comes_back or (member.order is Order.SERVE and member.holds_gpus)
         member.tell(Order.STOP)
+
+    # What becomes of its slot.
+
+    def _recover(self, member: Member) -> None:
+        """Nothing is left of a server that failed and is wanted: start it again later, or give its GPUs up."""
+        placement, now_s = member.placement, self._clock.now_s()
+        failures = failures_in_a_row(member, now_s, self._recovery.stable_after_s)
+        after_s = self._recovery.restart_s(failures)
+        if after_s is None:
+            self._give_up(placement)
+            self._given_up(member.server.server_id)
+            return
+        restart = Restart(placement=placement, gpu_indices=member.gpu_indices, failures=failures, at_s=now_s + after_s)
+        self._restarts.add(restart, after_s)
+
+    def _restart(self, restart: Restart) -> None:
+        because = f"again, after {restart.failures} failure{'s' if restart.failures > 1 else ''}"
+        self._begin(restart.placement, restart.gpu_indices, because, restart.failures)
+
+    def _drop(self, restart: Restart) -> None:
+        self._restarts.drop(restart)
+        gpus = self._capacity(restart.placement).gpus
+        self._slots_of(restart.placement).give_back(restart.gpu_indices, gpus)
+
+    def _give_up(self, placement: Placement) -> None:
+        """The GPUs stay taken for good, and are no part of the quota any more."""
+        key = (placement.region, placement.gpu_type)
+        left = max(0.0, self._limits.quota_gpus[key] - self._capacity(placement).gpus)
+        self._limits = replace(self._limits, quota_gpus=MappingProxyType({**self._limits.quota_gpus, key: left}))
+        self._wanted[placement] -= 1

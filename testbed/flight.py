@@ -1,11 +1,12 @@
 """A request between the router and a server."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from controller.types import Pool
 from testbed.pool_seats import Seat, SeatGroup
-from testbed.server import NOTHING, BreakOff, Received
+from testbed.server import NOTHING, BreakOff, Received, Server
 from workloads.completion import Completion, Outcome
 from workloads.request import Request
 
@@ -47,6 +48,33 @@ class Flight:
         if first_s is None or first_s + self.half_rtt_s > now_s:
             return NOTHING
         return Received(first_s + self.half_rtt_s, received.tokens)
+
+
+class Retry:
+    """A request that servers have lost, `times` of them so far; its client sent it at `sent_s` and waits still."""
+
+    __slots__ = ("_servers", "_why", "sent_s", "times")
+
+    def __init__(self, sent_s: float) -> None:
+        self.sent_s = sent_s
+        self.times = 0
+        self._servers: list[Server] = []
+        self._why = ""
+
+    def lost_on(self, server: Server, why: str) -> None:
+        self.times += 1
+        self._servers.append(server)
+        self._why = why
+
+    def others(self, seats: Sequence[Seat]) -> Sequence[Seat]:
+        """The seats of servers that have not lost it, where there are any."""
+        return [seat for seat in seats if seat.server not in self._servers] or seats
+
+    def told_in(self, completion: Completion) -> Completion:
+        """The end of the request as its client sees it: since it was first sent, with what happened on the way."""
+        what = f"sent again {'once' if self.times == 1 else f'{self.times} times'} ({self._why})"
+        reason = f"{completion.reason}; {what}" if completion.reason else what
+        return replace(completion, sent_s=self.sent_s, reason=reason)
 
 
 def unfinished(

@@ -22,12 +22,14 @@ class Member:
     """One server, from the command to start it until nothing of it is left; `gpu_indices` were taken from `slots`.
 
     `ready_at_s`: when it is, or was, expected to be READY. `holds_gpus` is false while it sleeps. `settled`: its start
-    has come to an end, good or bad. `loaded`: it has been READY, so there is something to sleep with.
+    has come to an end, good or bad. `loaded`: it has been READY, so there is something to sleep with. `failures`: of
+    servers in a row on these GPUs, before this one; `ready_s`: when it first was READY. `comes_back`: it has failed,
+    and is to be started again on its GPUs.
     """
 
     __slots__ = (
-        *("_broken_off", "_in_transit", "_ordered", "gpu_indices", "holds_gpus", "loaded", "order", "placement"),
-        *("ready_at_s", "server", "settled", "slots", "task"),
+        *("_broken_off", "_in_transit", "_ordered", "comes_back", "failures", "gpu_indices", "holds_gpus", "loaded"),
+        *("order", "placement", "ready_at_s", "ready_s", "server", "settled", "slots", "task"),
     )
 
     def __init__(
@@ -38,6 +40,7 @@ class Member:
         slots: GpuSlots,
         gpu_indices: tuple[int, ...],
         ready_at_s: float,
+        failures: int = 0,
     ) -> None:
         self.placement = placement
         self.server = server
@@ -48,6 +51,9 @@ class Member:
         self.order = Order.SERVE
         self.settled = False
         self.loaded = False
+        self.failures = failures
+        self.ready_s: float | None = None
+        self.comes_back = False
         self.task: asyncio.Task[None] | None = None
         self._in_transit = False
         self._broken_off = False

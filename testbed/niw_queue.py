@@ -57,6 +57,10 @@ class NiwQueue:
         """Returns when nothing waits."""
         await self._empty.wait()
 
+    def length_of(self, model: str) -> int:
+        """Requests of one model that wait."""
+        return len(self._waiting[model])
+
     def queued_by_model(self) -> dict[str, int]:
         """Requests waiting, by model."""
         return {model: len(queue) for model, queue in self._waiting.items()}

@@ -8,8 +8,11 @@ from testbed.pool_seats import Seat
 from testbed.server import ServerState
 
 
-def placement_state(members: Iterable[Member], seats: Iterable[Seat], at_s: float) -> PlacementState:
-    """Servers by state and their load; `seats` are those that the members have in the router.
+def placement_state(
+    members: Iterable[Member], seats: Iterable[Seat], at_s: float, coming_s: Iterable[float] = ()
+) -> PlacementState:
+    """Servers by state and their load; `seats` are those that the members have in the router. `coming_s`: when those
+    that failed are expected to be READY again, which count as starting.
 
     Whatever holds GPUs and neither serves nor starts counts as draining: what is on its way to sleep too, and what has
     failed and is being cleared away. A sleeper that is being stopped holds none and is not counted.
@@ -19,7 +22,7 @@ def placement_state(members: Iterable[Member], seats: Iterable[Seat], at_s: floa
         tokens += seat.outstanding_tokens
         capacity += seat.capacity_tokens
     ready = draining = sleeping = 0
-    ready_at_s: list[float] = []
+    ready_at_s = list(coming_s)
     for member in members:
         if member.serves and member.server.state is ServerState.READY:
             ready += 1

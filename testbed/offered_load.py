@@ -9,6 +9,7 @@ import numpy as np
 from controller.history import Key, Series
 from controller.policies.oracle import TrueFuture
 from controller.types import Pool
+from testbed.bundled_yaml import is_there
 from testbed.scenario import Scenario, ScenarioError
 from testbed.strict import nearest
 from workloads.demand import demand_series
@@ -83,7 +84,7 @@ def _check_bins(scenario: Scenario, history_s: float) -> None:
 
 
 def _from_file(scenario: Scenario, path: Path) -> OfferedLoad:
-    if not path.exists():
+    if not is_there(path):
         raise ScenarioError(f"workload.trace: no file {path}; make one with `testbed trace make`")
     try:
         trace = Trace.read(path)

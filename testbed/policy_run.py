@@ -13,11 +13,15 @@ from controller.rules.ordering import request_ranking
 from controller.rules.roles import deal_start_state
 from controller.types import FleetLimits, Observation, Placement, Policy, Pool
 from results.recorder import RunRecorder
+from results.schema import GIVEN_UP
 from testbed.capacity_table import CapacityTable
 from testbed.demand_meter import DemandMeter
+from testbed.fault_injection import FaultInjection
+from testbed.fault_schedule import fault_schedule
 from testbed.fleet import ServerFleet
+from testbed.gauge_record import record_gauges
 from testbed.gpu_record import record_gpus
-from testbed.live_events import Began, Decided, HandedOver, Listener, PoolGauge, Served, ServerChange, ServerGauge
+from testbed.live_events import Began, Decided, HandedOver, Listener, Served, ServerChange
 from testbed.niw_queue import NiwQueue
 from testbed.offered_load import OfferedLoad
 from testbed.router import Router
@@ -127,6 +131,8 @@ class PolicyRun:
             rtt_s=limits.rtt_s,
             tokens_per_s=lambda placement: limits.capacity[placement.model, placement.gpu_type].theta_tokens_per_s,
             ranking=request_ranking(scenario.router.order, scenario.slos()),
+            retries=scenario.recovery.request_retries,
+            admission=scenario.router.admission(),
         )
         niw_deadline_s = scenario.slos()[Tier.NIW].deadline_s or math.inf
         self._niw_queue = NiwQueue(
@@ -148,9 +154,12 @@ class PolicyRun:
             meter=self._meter,
             capacity_tokens=setting.source.capacity_tokens,
             drain_s=scenario.drain_s,
+            recovery=scenario.recovery,
+            given_up=self._given_up,
         )
+        self._faults = FaultInjection(self._fleet, recorder, self._clock)
         self._table = setting.capacity_table() if setting.capacity_table is not None else None
-        self._limits = limits
+        self._max_queued = scenario.niw.max_queued
         self._mix_until_s = 0.0
         plan = replay_plan(setting.load.trace)
         self._replay = Replay(plan.scheduled, self._arrived, self._clock, plan.following)
@@ -164,7 +173,7 @@ class PolicyRun:
             return await self._run()
 
     async def _run(self) -> float:
-        setting, scenario = self._setting, self._setting.scenario
+        setting, scenario, trace = self._setting, self._setting.scenario, self._setting.load.trace
         async with self._fleet:
             try:
                 await self._fleet.start_initial(deal_start_state(scenario.initial_counts(), self._policy.roles))
@@ -174,7 +183,22 @@ class PolicyRun:
                 tasks = [
                     background.create_task(self._decide_forever(), name="controller"),
                     background.create_task(self._niw_queue.promote(), name="NIW queue"),
-                    background.create_task(self._sample_forever(), name="gauges"),
+                    background.create_task(
+                        record_gauges(
+                            self._fleet,
+                            self._niw_queue,
+                            self._recorder,
+                            self._clock,
+                            scenario.gauge_every_s,
+                            self._listener,
+                            self._sampled,
+                        ),
+                        name="gauges",
+                    ),
+                    background.create_task(
+                        self._faults.strike(fault_schedule(scenario.faults, trace.horizon_s, scenario.seed)),
+                        name="faults",
+                    ),
                     background.create_task(
                         record_gpus(
                             setting.source.gpu_indices(),
@@ -192,9 +216,10 @@ class PolicyRun:
                     self._watch = SelfWatch(self._clock)
                     tasks.append(background.create_task(self._watch.beat(), name="heartbeat"))
                 await self._serve_all()
-                await self._clock.sleep_until(self._setting.load.trace.horizon_s)
+                await self._clock.sleep_until(trace.horizon_s)
                 for task in tasks:
                     task.cancel()
+                self._faults.end()
             end_s = self._clock.now_s()
             if self._listener is not None:
                 self._listener(Served(at_s=end_s))
@@ -202,12 +227,14 @@ class PolicyRun:
 
     def _with_mix(self, seen: Observation) -> Observation:
         """With the limits at the length mix seen lately: the same object until the mix moves."""
-        if self._table is not None and seen.demand.until_s > self._mix_until_s:
-            self._mix_until_s = seen.demand.until_s
-            moved = self._table.limits(self._meter.mix(seen.at_s))
-            if moved.capacity is not self._limits.capacity:
-                self._limits = replace(moved, roles=self._limits.roles)
-        return replace(seen, limits=self._limits)
+        if self._table is None or seen.demand.until_s <= self._mix_until_s:
+            return seen
+        self._mix_until_s = seen.demand.until_s
+        moved = self._table.limits(self._meter.mix(seen.at_s))
+        if moved.capacity is self._fleet.limits.capacity:
+            return seen
+        self._fleet.move_capacity(moved.capacity)
+        return replace(seen, limits=self._fleet.limits)
 
     def _start_clock(self) -> None:
         """Time 0 is when the initial servers are READY; what they did until then lies before it."""
@@ -279,8 +306,12 @@ class PolicyRun:
         self._progress.now_s = now_s
         if request.tier is not Tier.NIW:
             self._router.serve(request)
-        else:
+        elif self._max_queued is None or self._niw_queue.length_of(request.model) < self._max_queued:
             self._niw_queue.add(request)
+        else:
+            self._router.refuse(
+                request, f"overload: {self._max_queued} requests of {request.model} are in the NIW queue"
+            )
 
     def _has_room(self, pool: Pool) -> None:
         self._niw_queue.offer(pool)
@@ -298,7 +329,7 @@ class PolicyRun:
     def _make_server(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...], because: str) -> Server:
         self._placement_of[server_id] = placement
         self._state_changed(server_id, ServerState.STARTING, because)
-        return self._setting.source.make(
+        server = self._setting.source.make(
             placement,
             server_id,
             gpu_indices,
@@ -307,6 +338,12 @@ class PolicyRun:
             tasks=self._fleet.tasks,
             folder=self._folder,
         )
+        self._faults.started(server)
+        return server
+
+    def _given_up(self, server_id: str) -> None:
+        """The GPUs of this server, which has failed, are no part of the fleet any more."""
+        self._recorder.fault(at_s=self._clock.now_s(), kind=GIVEN_UP, server_id=server_id)
 
     def _state_changed(self, server_id: str, state: ServerState, reason: str) -> None:
         placement = self._placement_of[server_id]
@@ -369,68 +406,14 @@ class PolicyRun:
         every_s = self._setting.flush_every_s
         while every_s is not None:
             await asyncio.sleep(every_s)
-            await asyncio.get_running_loop().run_in_executor(None, self._recorder.flushing())
+            await asyncio.get_running_loop().run_in_executor(None, self._recorder.flush)
 
-    async def _sample_forever(self) -> None:
-        """Gauges of servers and pools at every `gauge_every_s`."""
-        every_s = self._setting.scenario.gauge_every_s
-        tick = 0
-        while True:
-            await self._sample()
-            tick += 1
-            await self._clock.sleep_until(tick * every_s)
-
-    async def _sample(self) -> None:
-        for member in self._fleet.members:
-            if member.server.state is not ServerState.READY:
-                continue
-            load = await member.server.load()
-            self._recorder.gauge(
-                at_s=load.at_s,
-                server_id=member.server.server_id,
-                model=member.placement.model,
-                region=member.placement.region,
-                num_requests_running=load.num_requests_running,
-                num_requests_waiting=load.num_requests_waiting,
-                kv_cache_usage=load.kv_cache_usage,
-            )
-            if self._listener is not None:
-                self._listener(
-                    ServerGauge(
-                        at_s=load.at_s,
-                        server_id=member.server.server_id,
-                        num_requests_running=load.num_requests_running,
-                        num_requests_waiting=load.num_requests_waiting,
-                        kv_cache_usage=load.kv_cache_usage,
-                    )
-                )
-        seen = await self._fleet.observe()
-        queued = self._niw_queue.queued_by_model()
-        for placement, state in seen.placements.items():
-            self._recorder.pool_gauge(
-                at_s=seen.at_s,
-                model=placement.model,
-                region=placement.region,
-                gpu_type=placement.gpu_type,
-                role=placement.role,
-                ready=state.ready,
-                starting=state.starting,
-                draining=state.draining,
-                sleeping=state.sleeping,
-                utilisation=state.utilisation,
-                outstanding_tokens=state.outstanding_tokens,
-                niw_queued=queued[placement.model],
-            )
-        if self._listener is not None:
-            self._tell_pools(self._listener, seen, queued)
+    def _sampled(self, seen: Observation) -> None:
         progress = self._progress
         progress.now_s = seen.at_s
-        progress.niw_queued = sum(queued.values())
+        progress.niw_queued = len(self._niw_queue)
         progress.servers = self._fleet.counts()
-
-    def _tell_pools(self, listener: Listener, seen: Observation, queued: Mapping[str, int]) -> None:
-        listener(PoolGauge(at_s=seen.at_s, placements=seen.placements, niw_queued=queued, demand=seen.demand))
-        if self._watch is not None:
+        if self._listener is not None and self._watch is not None:
             lateness_s = self._replay.lateness_s.since(self._lateness_told)
             self._lateness_told += len(lateness_s)
-            listener(HandedOver(at_s=seen.at_s, lateness_s=lateness_s))
+            self._listener(HandedOver(at_s=seen.at_s, lateness_s=lateness_s))

@@ -1,11 +1,14 @@
 """Starts processes that never outlive the testbed, not even when it is killed with SIGKILL.
 
 Two nets: the leader of each group is killed by the kernel when the testbed dies (`process_leader`), and a watchdog in a
-session of its own ends all that is left of the groups (`process_watchdog`), children of the leader included.
+session of its own ends all that is left of the groups (`process_watchdog`), children of the leader included. Should
+both be killed at once, `testbed clean` finds what they left by its record (`process_record`).
 """
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +19,19 @@ from types import TracebackType
 from typing import Self
 
 from testbed import process_leader, process_watchdog
+from testbed.bad_input import CommandFailed
+from testbed.process_record import record_folder
 from testbed.process_watchdog import group_alive, signal_group
 from testbed.server import ServerError
+from testbed.temporary_folder import make_temporary_folder
+from workloads.api_key import without_keys
 
 _WATCHDOG_EXIT_S = 10.0
 _POLL_S = 0.05
 # A process that holds a GPU can take a while to go; for ever means that its driver hangs.
 _KILL_S = 60.0
+# A line to the watchdog is written whole up to here (Linux's PIPE_BUF is 4096 bytes).
+_TOLD_BYTES = 3500
 
 
 class ProcessGuard:
@@ -31,15 +40,24 @@ class ProcessGuard:
     def __init__(self) -> None:
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._groups: set[int] = set()
+        self._scratch: Path | None = None
 
     def __enter__(self) -> Self:
+        try:
+            self._scratch = make_temporary_folder()
+        except OSError as error:
+            raise CommandFailed(
+                f"cannot make a temporary folder ({error.strerror}); make room, or name another place in TMPDIR"
+            ) from error
+        records = str(record_folder() or "")
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-I", "-S", process_watchdog.__file__],
+            [sys.executable, "-I", "-S", process_watchdog.__file__, records, str(self._scratch), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,
+            env=without_keys(os.environ),
         )
         return self
 
@@ -58,6 +76,13 @@ class ProcessGuard:
         except subprocess.TimeoutExpired:
             watchdog.kill()
             watchdog.wait()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for what the processes put down only while they run; it goes with the guard."""
+        assert self._scratch is not None
+        return self._scratch
 
     @property
     def watchdog_pid(self) -> int:
@@ -65,17 +90,21 @@ class ProcessGuard:
         return self._watchdog.pid
 
     async def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None
+        self, argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None = None, what: str = ""
     ) -> "GuardedProcess":
         """Start `argv` as the leader of a new session, output appended to `log`, input empty, environment only `env`.
 
-        Must be called in the main thread (the kernel's net is bound to the thread that starts the process).
+        `what` is how it is called in the record; the program's name where left out. Must be called in the main thread
+        (the kernel's net is bound to the thread that starts the process).
         Raises ServerError when the watchdog is gone, OSError when the log cannot be written.
         """
         pipe = self._pipe()
+        told = json.dumps({"what": what or argv[0], "folder": str(cwd or "")})
+        if len(told) > _TOLD_BYTES:
+            told = json.dumps({"what": what[:100], "folder": ""})
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", process_leader.__file__, str(os.getpid()), str(pipe)),
+                *(sys.executable, "-I", "-S", process_leader.__file__, str(os.getpid()), str(pipe), told),
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

@@ -1,8 +1,9 @@
 """Becomes the program it is told to start, and dies with the process that started it.
 
-Run by path: `python -I -S process_leader.py PARENT_PID WATCHDOG_FD PROGRAM [ARGUMENT ...]`. It registers itself with
-the watchdog before the program runs, so that there is no moment in which a child of the program could escape. Standard
-library only, and nothing of the testbed, so that it is quick to give way to the program.
+Run by path: `python -I -S process_leader.py PARENT_PID WATCHDOG_FD WHAT PROGRAM [ARGUMENT ...]`. It registers itself
+with the watchdog, as what the JSON of WHAT says, before the program runs, so that there is no moment in which a child
+of the program could escape. Standard library only, and nothing of the testbed, so that it is quick to give way to the
+program.
 """
 
 import os
@@ -13,7 +14,8 @@ import sys
 def main() -> int:
     parent = int(sys.argv[1])
     watchdog_fd = int(sys.argv[2])
-    program = sys.argv[3:]
+    what = sys.argv[3]
+    program = sys.argv[4:]
     if sys.platform == "linux":
         import ctypes
 
@@ -23,7 +25,7 @@ def main() -> int:
     if os.getppid() != parent:
         return 1
     try:
-        os.write(watchdog_fd, f"+{os.getpid()} {_start_ticks()}\n".encode())
+        os.write(watchdog_fd, f"+{os.getpid()} {_start_ticks()} {what}\n".encode())
         os.close(watchdog_fd)
     except OSError as error:
         print(f"cannot register with the watchdog: {error.strerror}", file=sys.stderr, flush=True)

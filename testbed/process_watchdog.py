@@ -1,18 +1,32 @@
-"""Ends process groups when the testbed is gone, however it went.
+"""Ends process groups when the testbed is gone, however it went; until then it keeps the record of what runs.
 
-Run by path: `python -I -S process_watchdog.py`, standard input being a pipe whose write end only the testbed holds.
-Lines `+PGID START` and `-PGID` register and release a group; at the end of input every registered group gets SIGTERM,
-what is left of it SIGKILL two seconds later. Standard library only.
+Run by path: `python -I -S process_watchdog.py RECORDS SCRATCH OWNER_PID`, standard input being a pipe whose write end
+only the testbed holds. Lines `+PGID START WHAT` and `-PGID` register and release a group (WHAT is the JSON of what it
+is and of its folder). At the end of input every registered group gets SIGTERM, what is left of it SIGKILL two seconds
+later, and the folder SCRATCH is removed. RECORDS gets a file for each group (`process_record` reads them), by which
+`testbed clean` ends what was left when this process was killed too; empty: none is kept. Standard library only.
 """
 
+import contextlib
+import json
 import os
+import select
+import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 _TERM_GRACE_S = 2.0
+_KILL_S = 5.0
 _POLL_S = 0.05
+# The members of a group are looked up so soon after a group was registered, then twice as long after that, and so on:
+# a server has its workers within a minute.
+_FIRST_LOOK_S = 1.0
+_LAST_LOOK_S = 60.0
+_READ_BYTES = 65_536
+_SHARED_MEMORY = "/dev/shm/"
 
 
 def start_ticks(pid: int) -> int | None:
@@ -21,10 +35,19 @@ def start_ticks(pid: int) -> int | None:
     return int(stat[19]) if stat else None
 
 
+def group_members(pgid: int) -> dict[int, int]:
+    """The processes of a group that run, each with its start (`start_ticks`); zombies, which some init never reaps,
+    count as gone."""
+    return {
+        pid: int(stat[19])
+        for pid in _process_ids()
+        if (stat := _stat(pid)) and stat[2] == str(pgid) and stat[0] not in "ZX"
+    }
+
+
 def group_alive(pgid: int) -> bool:
-    """Whether a process of the group still runs; zombies, which some init never reaps, count as gone."""
-    proc = Path("/proc")
-    if not (proc / "self" / "stat").exists():
+    """Whether a process of the group still runs."""
+    if not Path("/proc/self/stat").exists():
         try:
             os.killpg(pgid, 0)
         except ProcessLookupError:
@@ -32,11 +55,11 @@ def group_alive(pgid: int) -> bool:
         except PermissionError:
             return True
         return True
-    return any(
-        stat[2] == str(pgid) and stat[0] not in ("Z", "X")
-        for entry in proc.iterdir()
-        if entry.name.isdigit() and (stat := _stat(int(entry.name)))
-    )
+    return bool(group_members(pgid))
+
+
+def _process_ids() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def signal_group(pgid: int, number: signal.Signals) -> None:
@@ -66,35 +89,162 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def end_groups(groups: dict[int, int | None]) -> None:
-    """SIGTERM, up to two seconds of waiting, SIGKILL."""
-    pause = threading.Event()
-    ours = [pgid for pgid, ticks in groups.items() if not is_recycled(pgid, ticks)]
-    for pgid in ours:
-        signal_group(pgid, signal.SIGTERM)
-    deadline_s = os.times().elapsed + _TERM_GRACE_S
-    while os.times().elapsed < deadline_s:
-        ours = [pgid for pgid in ours if group_alive(pgid)]
-        if not ours:
+def this_machine() -> dict[str, str]:
+    """What a process number means something within: this machine's name, its boot, and the namespace of numbers."""
+    boot_id = namespace = ""
+    with contextlib.suppress(OSError):
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return {"node": os.uname().nodename, "boot_id": boot_id, "pid_namespace": namespace}
+
+
+def end_groups(pgids: Iterable[int]) -> list[int]:
+    """SIGTERM, up to two seconds of waiting, SIGKILL; returns the groups that withstood it for some seconds more."""
+    left = list(pgids)
+    for number, within_s in ((signal.SIGTERM, _TERM_GRACE_S), (signal.SIGKILL, _KILL_S)):
+        for pgid in left:
+            signal_group(pgid, number)
+        left = _alive_after(left, within_s)
+    return left
+
+
+def shared_memory(pids: Iterable[int]) -> set[str]:
+    """Files of /dev/shm that these processes map: what nobody removes when all of them are killed."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+                path = line.partition(_SHARED_MEMORY)[2]
+                if path and not path.endswith(" (deleted)"):
+                    found.add(_SHARED_MEMORY + path)
+    return found
+
+
+def unmapped(paths: Iterable[str]) -> set[str]:
+    """Those that are there and that no process maps any more."""
+    there = {path for path in paths if Path(path).exists()}
+    return there - shared_memory(_process_ids()) if there else there
+
+
+def remove_shared_memory(paths: Iterable[str]) -> None:
+    """Remove those that no process maps any more."""
+    for path in unmapped(paths):
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
+class _Records:
+    """The file of each group, in a folder that may be lost or full: then there is no record, and nothing is worse."""
+
+    def __init__(self, folder: Path | None, owner_pid: int) -> None:
+        self._folder = folder
+        self._common = {**this_machine(), "owner_pid": owner_pid, "owner_start_ticks": start_ticks(owner_pid)}
+        self._ticks: dict[int, int | None] = {}
+        self._told: dict[int, Mapping[str, str]] = {}
+        self._written: dict[int, object] = {}
+        self._shared_memory: dict[int, set[str]] = {}
+
+    def registered(self) -> list[int]:
+        """The groups whose number still is theirs."""
+        return [pgid for pgid, ticks in self._ticks.items() if not is_recycled(pgid, ticks)]
+
+    def shared_memory(self) -> set[str]:
+        return set().union(*self._shared_memory.values())
+
+    def register(self, pgid: int, ticks: int | None, told: Mapping[str, str]) -> None:
+        self._ticks[pgid], self._told[pgid], self._shared_memory[pgid] = ticks, told, set()
+        self._write(pgid, {})
+
+    def release(self, pgid: int) -> None:
+        """The group is gone."""
+        if pgid in self._ticks:
+            with contextlib.suppress(OSError):
+                self._file(pgid).unlink()
+            remove_shared_memory(self._shared_memory.pop(pgid))
+            del self._ticks[pgid], self._told[pgid]
+            self._written.pop(pgid, None)
+
+    def look(self) -> None:
+        """Note who belongs to each group by now, and what it has of /dev/shm."""
+        for pgid in self.registered():
+            members = group_members(pgid)
+            self._shared_memory[pgid] |= shared_memory(members)
+            self._write(pgid, members)
+
+    def _write(self, pgid: int, members: Mapping[int, int]) -> None:
+        ticks = self._ticks[pgid]
+        if self._folder is None or ticks is None:
             return
-        pause.wait(_POLL_S)
-    for pgid in ours:
-        signal_group(pgid, signal.SIGKILL)
+        record = {
+            "pid": pgid,
+            "start_ticks": ticks,
+            "members": sorted(members.items()),
+            "shared_memory": sorted(self._shared_memory[pgid]),
+            **self._told[pgid],
+            **self._common,
+        }
+        if self._written.get(pgid) == record:
+            return
+        self._written[pgid] = record
+        file = self._file(pgid)
+        with contextlib.suppress(OSError):
+            temporary = file.with_name(f".{file.name}.tmp")
+            temporary.write_text(json.dumps(record), encoding="utf-8")
+            temporary.replace(file)
+
+    def _file(self, pgid: int) -> Path:
+        return (self._folder or Path()) / f"{pgid}-{self._ticks[pgid]}.json"
 
 
 def main() -> None:
     # Its life ends with the pipe, not with a signal meant for the testbed.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups: dict[int, int | None] = {}
-    for line in sys.stdin:
-        pgid = int(line[1:].split()[0])
-        if line.startswith("+"):
-            ticks = line.split()[1]
-            groups[pgid] = None if ticks == "?" else int(ticks)
-        else:
-            groups.pop(pgid, None)
-    end_groups(groups)
+    records = _Records(Path(sys.argv[1]) if sys.argv[1] else None, int(sys.argv[3]))
+    own_ticks = start_ticks(os.getpid())
+    records.register(os.getpid(), own_ticks, {"what": "watchdog", "folder": ""})
+    _until_input_ends(records)
+    others = [pgid for pgid in records.registered() if pgid != os.getpid()]
+    for pgid in set(others) - set(end_groups(others)):
+        records.release(pgid)
+    if sys.argv[2]:
+        shutil.rmtree(sys.argv[2], ignore_errors=True)
+    records.release(os.getpid())
+
+
+def _until_input_ends(records: _Records) -> None:
+    waiting, look_after_s = b"", _FIRST_LOOK_S
+    while True:
+        if not select.select([sys.stdin], [], [], look_after_s)[0]:
+            records.look()
+            look_after_s = min(2 * look_after_s, _LAST_LOOK_S)
+            continue
+        piece = os.read(sys.stdin.fileno(), _READ_BYTES)
+        if not piece:
+            return
+        *lines, waiting = (waiting + piece).split(b"\n")
+        look_after_s = _FIRST_LOOK_S
+        for line in lines:
+            _take(records, line.decode())
+
+
+def _take(records: _Records, line: str) -> None:
+    if line.startswith("-"):
+        records.release(int(line[1:]))
+        return
+    pgid, ticks, told = line[1:].split(" ", 2)
+    records.register(int(pgid), None if ticks == "?" else int(ticks), json.loads(told))
+
+
+def _alive_after(pgids: list[int], within_s: float) -> list[int]:
+    """Those that still run when the time is over; sooner when none does."""
+    pause = threading.Event()
+    deadline_s = os.times().elapsed + within_s
+    while pgids := [pgid for pgid in pgids if group_alive(pgid)]:
+        if os.times().elapsed >= deadline_s:
+            break
+        pause.wait(_POLL_S)
+    return pgids
 
 
 if __name__ == "__main__":

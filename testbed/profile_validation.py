@@ -1,9 +1,7 @@
 """Is a profile right here and now? Fresh random points on a server like the one it describes, against what it says."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from profiler.fit_quality import errors_of
 from profiler.idle_latency import batch_is_beyond, prompt_is_beyond
@@ -19,6 +17,7 @@ from profiler.server_facts import read_server_facts
 from profiler.target import MeasurementError
 from testbed.profile_job import ProfileJob
 from testbed.profiled_server import ProfiledServer
+from testbed.temporary_folder import temporary_folder
 from workloads.clock import RunClock
 
 
@@ -53,8 +52,7 @@ async def validate_on_new_server(profile: ServerProfile, job: ProfileJob, count:
 
     Raises as `testbed.profiling.profile_model`.
     """
-    with tempfile.TemporaryDirectory(prefix="testbed-validate-") as folder:
-        work = Path(folder)
+    with temporary_folder() as work:
         async with ProfiledServer(
             job.spec(), work_folder=work, gpu_indices=tuple(gpu.index for gpu in job.gpus), sleep_mode=False
         ) as server:
@@ -71,8 +69,8 @@ async def validate_running(
     facts = await read_server_facts(base_url, None)
     subject = job.subject()
     plan = replace(job.plan, longest_prompt=profile.engine.max_model_len or job.plan.longest_prompt)
-    with tempfile.TemporaryDirectory(prefix="testbed-validate-") as folder:
-        journal = Journal(Path(folder) / "journal.jsonl", identity(as_served(subject, facts), plan))
+    with temporary_folder() as folder:
+        journal = Journal(folder / "journal.jsonl", identity(as_served(subject, facts), plan))
         with journal.writing():
             async with measuring_session(
                 base_url, facts, subject, plan, journal, clock=clock, started_s=clock.now_s(), tell=tell

@@ -25,6 +25,7 @@ from testbed.server_log import log_tail
 from testbed.sleep_api import SLEEP_ARGUMENT, SLEEP_ENV, put_to_sleep, require_sleeping, wake_up
 from testbed.vllm_host import VllmHost
 from testbed.vllm_server import VllmServer
+from workloads.api_key import authorization, server_key
 from workloads.clock import RunClock
 
 # Everything that vLLM and what it builds on keep between starts, each in a folder of its own.
@@ -90,7 +91,7 @@ class ProfiledServer:
         async with AsyncExitStack() as held:
             guard = held.enter_context(ProcessGuard())
             tasks = await held.enter_async_context(side_tasks())
-            self._http = await held.enter_async_context(aiohttp.ClientSession())
+            self._http = await held.enter_async_context(aiohttp.ClientSession(headers=authorization(server_key())))
             self._meter = held.enter_context(open_meter(self._gpu_indices))
             held.push_async_callback(self._end)
             self._open = held.pop_all()

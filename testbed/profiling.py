@@ -44,6 +44,7 @@ from testbed.profile_job import ProfileJob, work_folder
 from testbed.profiled_server import ProfiledServer
 from testbed.server import ServerError
 from testbed.sleep_api import SLEEP_ARGUMENT
+from workloads.api_key import server_key
 from workloads.client import CompletionClient
 from workloads.clock import RunClock
 
@@ -105,7 +106,7 @@ async def profile_running(
     folder = work_folder(out)
     clock = RunClock()
     facts = await read_server_facts(base_url, model)
-    subject = replace(subject, model=facts.model, name=subject.name or f"{facts.model}-{subject.gpu.type}")
+    subject = replace(subject, model=facts.model, name=subject.name or _file_name(facts, subject))
     with open_journal(folder / JOURNAL, subject, plan, tell) as journal:
         require_same_engine(journal, facts)
         measured = await measure_server(
@@ -114,6 +115,11 @@ async def profile_running(
     saved = measured.save(out)
     shutil.rmtree(folder, ignore_errors=True)
     return saved
+
+
+def _file_name(facts: ServerFacts, subject: Subject) -> str:
+    """As a profile is called whose server was started here: a served name may be a path."""
+    return f"{facts.model.strip('/').replace('/', '--')}-{subject.gpu.type}"
 
 
 @contextmanager
@@ -129,7 +135,10 @@ def open_journal(path: Path, subject: Subject, plan: MeasurementPlan, tell: Tell
         loads = sum(1 for _ in journal.of("load"))
         tell(
             Progress(
-                phase="going on", what=f"{samples} samples and {loads} loads are there already", left_s=plan.budget_s
+                phase="going on",
+                what=f"{samples} samples and {loads} loads are there already"
+                + (f"; {journal.damaged} damaged lines are left out" if journal.damaged else ""),
+                left_s=plan.budget_s,
             )
         )
     with journal.writing():
@@ -193,7 +202,7 @@ async def _life(
     notes: list[str] = []
     prompts = RandomPrompts(1, len(journal.entries))
     async with CompletionClient(
-        server.base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True
+        server.base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True, api_key=server_key()
     ) as client:
         drain_s = next((entry["seconds"] for entry in journal.of("drain")), None)
         busiest = max(measured.profile.points, key=lambda point: point.concurrency or 0, default=None)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from controller.records import decode_all
 from controller.types import Placement, PlacementState, Role
 from profiler.gpu_meter import GpuReading
+from results.decisions import UNREADABLE
 from results.run_folder import PolicyFolder
 from results.run_folder_error import RunFolderError
 from results.schema import COMPLETIONS, GAUGES, GPUS, POOLS, SERVERS, Table
@@ -41,6 +42,11 @@ def _rows(folder: PolicyFolder, table: Table) -> Iterator[dict[str, Any]]:
             yield from batch.slice(begin, 1000).to_pylist()
 
 
+def _as_recorded(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The columns that an event calls by the same names."""
+    return {name: row[name] for name in names}
+
+
 def _placement(row: dict[str, Any]) -> Placement:
     return Placement(row["model"], row["region"], row["gpu_type"], _one_of(Role, row["role"]))
 
@@ -59,28 +65,17 @@ def _one_of(kind: type[_Kind], recorded: str) -> _Kind:
 def _changes(folder: PolicyFolder) -> Iterator[Timed]:
     for row in _rows(folder, SERVERS):
         change = ServerChange(
-            at_s=row["at_s"],
-            server_id=row["server_id"],
+            **_as_recorded(row, "at_s", "server_id", "gpus", "reason"),
             placement=_placement(row),
-            gpus=row["gpus"],
             state=_one_of(ServerState, row["state"]),
-            reason=row["reason"],
         )
         yield change.at_s, change
 
 
 def _gauges(folder: PolicyFolder) -> Iterator[Timed]:
+    gauges = ("num_requests_running", "num_requests_waiting", "kv_cache_usage")
     for row in _rows(folder, GAUGES):
-        yield (
-            row["at_s"],
-            ServerGauge(
-                at_s=row["at_s"],
-                server_id=row["server_id"],
-                num_requests_running=row["num_requests_running"],
-                num_requests_waiting=row["num_requests_waiting"],
-                kv_cache_usage=row["kv_cache_usage"],
-            ),
-        )
+        yield row["at_s"], ServerGauge(**_as_recorded(row, "at_s", "server_id", *gauges))
 
 
 def _pools(folder: PolicyFolder) -> Iterator[Timed]:
@@ -88,9 +83,8 @@ def _pools(folder: PolicyFolder) -> Iterator[Timed]:
         placements, queued = {}, {}
         for row in rows:
             queued[row["model"]] = row["niw_queued"]
-            counts = {name: row[name] for name in ("starting", "ready", "draining", "sleeping")}
             placements[_placement(row)] = PlacementState(
-                **counts, utilisation=row["utilisation"], outstanding_tokens=row["outstanding_tokens"]
+                **_as_recorded(row, "starting", "ready", "draining", "sleeping", "utilisation", "outstanding_tokens")
             )
         yield at_s, PoolGauge(at_s=at_s, placements=placements, niw_queued=queued)
 
@@ -98,12 +92,7 @@ def _pools(folder: PolicyFolder) -> Iterator[Timed]:
 def _gpus(folder: PolicyFolder) -> Iterator[Timed]:
     for row in _rows(folder, GPUS):
         reading = GpuReading(
-            at_s=row["at_s"],
-            energy_j=row["energy_j"],
-            power_w=row["power_w"],
-            temperature_c=row["temperature_c"],
-            sm_clock_mhz=row["sm_clock_mhz"],
-            memory_used_bytes=row["memory_used_bytes"],
+            **_as_recorded(row, "at_s", "energy_j", "power_w", "temperature_c", "sm_clock_mhz", "memory_used_bytes"),
             utilization=row["utilisation"],
         )
         yield reading.at_s, GpuGauge(gpu=row["gpu"], reading=reading)
@@ -111,8 +100,10 @@ def _gpus(folder: PolicyFolder) -> Iterator[Timed]:
 
 def _decisions(folder: PolicyFolder) -> Iterator[Timed]:
     try:
-        decided = decode_all(folder.decisions())
-    except (KeyError, TypeError, ValueError, AttributeError):  # as results.decisions does
+        decided = decode_all(list(folder.decisions()))
+    except RunFolderError:  # a ValueError too
+        raise
+    except UNREADABLE:
         return
     for seen, plan in decided:
         yield seen.at_s, Decided(seen=seen, plan=plan)
@@ -121,25 +112,15 @@ def _decisions(folder: PolicyFolder) -> Iterator[Timed]:
 def _completions(folder: PolicyFolder) -> Iterator[Timed]:
     for row in _rows(folder, COMPLETIONS):
         request = Request(
-            request_id=row["request_id"],
-            arrival_s=row["arrival_s"],
-            model=row["model"],
-            region=row["region"],
+            **_as_recorded(row, "request_id", "arrival_s", "model", "region", "prompt_tokens", "deadline_s"),
             tier=_one_of(Tier, row["tier"]),
-            prompt_tokens=row["prompt_tokens"],
             output_tokens=row["output_tokens_asked"],
-            deadline_s=row["deadline_s"],
         )
         completion = Completion(
+            **_as_recorded(row, "server_id", "sent_s", "first_token_s", "last_token_s"),
+            **_as_recorded(row, "output_tokens", "cached_tokens", "reason"),
             request=request,
-            server_id=row["server_id"],
             region=row["served_region"],
-            sent_s=row["sent_s"],
-            first_token_s=row["first_token_s"],
-            last_token_s=row["last_token_s"],
-            output_tokens=row["output_tokens"],
             outcome=_one_of(Outcome, row["outcome"]),
-            reason=row["reason"],
-            cached_tokens=row["cached_tokens"],
         )
         yield completion.last_token_s, completion

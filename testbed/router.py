@@ -1,11 +1,12 @@
 """Sends every request to a server: a region, then a server, by the rules of `controller.rules.routing`."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from controller.rules.routing import RoutingRules
 from controller.types import Placement, Pool, Role, Silo
-from testbed.flight import Flight, unfinished
+from testbed.admission import EVERYTHING, Admission
+from testbed.flight import Flight, Retry, unfinished
 from testbed.pool_seats import PoolSeats, Seat, server_choice
 from testbed.region_choice import RegionChoice
 from testbed.server import NOTHING, BreakOff, Received, Server
@@ -19,6 +20,9 @@ Ranking = Callable[[Request, float, bool], int]
 Waiting = tuple[Request, Pool | None, asyncio.Handle]
 """A request without a server, where it is fixed to, and the timer that ends its wait."""
 
+# By then the fleet knows whether the server that lost a request has died.
+_RETRY_AFTER_S = 0.5
+
 NO_RTT: Mapping[tuple[str, str], float] = {}
 
 
@@ -31,6 +35,9 @@ class Router:
     `request_timeout_s` fails a request that takes longer from when it was sent. `why_ending` gives the reason of a
     request that is cut off. `tokens_per_s` tells what a server of a placement sustains. Without a `ranking` requests
     have no priority. Ids of requests are unique.
+
+    A request that failed in a server before its first token is sent again half a second later, to another one where
+    there is one, at most `retries` times; its completion says so. `admission` says when a request is rejected rather than queued.
     """
 
     def __init__(
@@ -49,6 +56,8 @@ class Router:
         rtt_s: Mapping[tuple[str, str], float] = NO_RTT,
         tokens_per_s: Callable[[Placement], float] = lambda _: 1.0,
         ranking: Ranking | None = None,
+        retries: int = 0,
+        admission: Admission = EVERYTHING,
     ) -> None:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -62,6 +71,10 @@ class Router:
         self._rtt_s = rtt_s
         self._tokens_per_s = tokens_per_s
         self._ranking = ranking
+        self._retries = retries
+        self._retried: dict[int, Retry] = {}
+        self._reject_above = admission.reject_above
+        self._max_waiting = admission.max_waiting
         self._regions = RegionChoice(self._pools, preferred, rules, rtt_s)
         self._flights: dict[int, Flight] = {}
         self._waiting: dict[str, dict[int, Waiting]] = {pool.model: {} for pool in pools}
@@ -114,6 +127,9 @@ class Router:
         if not self._flights:
             self._idle.clear()
         if not self._route(request, pool):
+            if self._max_waiting is not None and len(self._waiting[request.model]) >= self._max_waiting:
+                self.refuse(request, f"overload: {self._max_waiting} requests of {request.model} wait for a server")
+                return
             gives_up = self._loop.call_at(
                 self._clock.loop_time(self._clock.now_s() + self._no_server_timeout_s), self._reject, request
             )
@@ -150,8 +166,13 @@ class Router:
             group = self._regions.choose(request, interactive)
             if not group.seats:
                 return False
+        if self._reject_above is not None and interactive and group.utilisation > self._reject_above:
+            self.refuse(request, f"overload: {group.pool} is at {group.utilisation:.0%}, over {self._reject_above:.0%}")
+            return True
         half_rtt_s = 0.5 * self._rtt_s.get((request.region, group.pool.region), 0.0) if self._rtt_s else 0.0
         flight = Flight(request, group, self._clock.now_s(), half_rtt_s, promoted)
+        if self._retried and (retry := self._retried.get(request.request_id)):
+            flight.sent_s = retry.sent_s
         self._flights[request.request_id] = flight
         if self._request_timeout_s is not None or request.cancel_after_s is not None:
             self._set_cut(flight)
@@ -173,7 +194,10 @@ class Router:
 
     def _begin(self, flight: Flight) -> None:
         request = flight.request
-        seat = self._choose_server(request, self._pools[flight.group.pool].open_to(request.tier is not Tier.NIW))
+        seats: Sequence[Seat] = self._pools[flight.group.pool].open_to(request.tier is not Tier.NIW)
+        if self._retried and (retry := self._retried.get(request.request_id)):
+            seats = retry.others(seats)
+        seat = self._choose_server(request, seats)
         flight.seat = seat
         flight.on_seat = True
         seat.take(request)
@@ -187,6 +211,8 @@ class Router:
         """A server has done with a request."""
         flight = self._flights[completion.request.request_id]
         self._leave_seat(flight)
+        if completion.outcome is Outcome.FAILED and self._again(flight, completion):
+            return
         if flight.half_rtt_s:
             made = Received(completion.first_token_s, completion.output_tokens)
             seen = flight.seen_by_client(completion)
@@ -195,9 +221,28 @@ class Router:
             self._ended(flight, completion)
         self._on_room(flight.group.pool)
 
+    def _again(self, flight: Flight, completion: Completion) -> bool:
+        """Send a request again that a server has lost; False when it has had its chances, or part of its answer."""
+        request = flight.request
+        retry = self._retried.get(request.request_id)
+        if completion.first_token_s is not None or (retry.times if retry else 0) >= self._retries:
+            return False
+        if retry is None:
+            retry = self._retried[request.request_id] = Retry(flight.sent_s)
+        assert flight.seat is not None
+        retry.lost_on(flight.seat.server, completion.reason)
+        flight.break_off = self._later(_RETRY_AFTER_S, NOTHING, self._send_again, flight)
+        self._on_room(flight.pool)
+        return True
+
+    def _send_again(self, flight: Flight) -> None:
+        self._forget(flight)
+        by_rule = flight.promoted or flight.request.tier is not Tier.NIW
+        self.serve(flight.request, None if by_rule else flight.pool)
+
     def _ended(self, flight: Flight, completion: Completion) -> None:
         self._forget(flight)
-        self._on_end(completion)
+        self._tell_end(completion)
         if not self._flights:
             self._note_idle()
 
@@ -232,7 +277,7 @@ class Router:
         self._forget(flight)
         request, now_s = flight.request, self._clock.now_s()
         received = flight.come_to_client(made, now_s)
-        self._on_end(
+        self._tell_end(
             unfinished(request, flight.sent_s, now_s, Outcome.FAILED, why, seat=flight.seat, received=received)
         )
 
@@ -259,12 +304,22 @@ class Router:
     def _reject(self, request: Request) -> None:
         del self._waiting[request.model][request.request_id]
         why = f"no server of {request.model} was READY within {self._no_server_timeout_s:g} s"
+        self.refuse(request, why)
+
+    def refuse(self, request: Request, why: str) -> None:
+        """End a request that was sent to no server, as rejected."""
         self._end_unsent(request, Outcome.REJECTED, why)
         self._note_idle()
 
     def _end_unsent(self, request: Request, outcome: Outcome, reason: str) -> None:
         now_s = self._clock.now_s()
-        self._on_end(unfinished(request, now_s, now_s, outcome, reason))
+        retry = self._retried.get(request.request_id)
+        self._tell_end(unfinished(request, retry.sent_s if retry else now_s, now_s, outcome, reason))
+
+    def _tell_end(self, completion: Completion) -> None:
+        if self._retried and (retry := self._retried.pop(completion.request.request_id, None)):
+            completion = retry.told_in(completion)
+        self._on_end(completion)
 
     def _later(self, delay_s: float, made: Received, callback: Callable[..., None], *arguments: object) -> BreakOff:
         """A leg of `delay_s`; `made` is what a server had made when it began."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +17,9 @@ from controller.parameters import LongTermParameters, StaticParameters
 from controller.policies.mpc_parameters import MpcParameters
 from controller.program.ilp import check_limits
 from controller.types import FleetLimits, Policy
+from results.atomic_file import replace_text
 from results.bound import BoundRecord
+from results.disk_fault import disk_fault
 from results.manifest import ClientRecord, GpuRecord, Lateness, PolicyRecord, RunManifest, SloRecord, Status
 from results.provenance import checkout_commit, host_facts, installed_versions
 from results.recorder import RunRecorder
@@ -31,6 +34,7 @@ from testbed.interruptible import interruptible
 from testbed.live_events import Listener
 from testbed.offered_load import OfferedLoad, offered_load, true_future
 from testbed.policy_run import PolicyRun, Progress, Setting
+from testbed.process_record import run_record
 from testbed.run_bound import gpu_hours_bound
 from testbed.scenario import Mode, Scenario, ScenarioError
 from testbed.server import ServerError
@@ -46,7 +50,7 @@ ProgressView = Callable[[Progress], AbstractContextManager[Listener | None]]
 
 ORACLE = "oracle"
 
-# A kill costs at most this much of what was done, in real time; virtual runs write by rows alone.
+# A kill costs at most this much of what was done, in the wall clock's time.
 FLUSH_EVERY_S = 1.0
 
 
@@ -153,38 +157,72 @@ def run_experiment(experiment: Experiment, folder: Path, view: ProgressView, *, 
     """Run every policy and write the folder; on Ctrl-C or SIGTERM stop cleanly and report what was done.
 
     Without `page` there is no report.html: of one run among hundreds `testbed report` makes it when it is wanted.
-    Raises RunFailed when an initial server does not start, BadInput for a folder that exists or cannot be made.
+    Raises RunFailed when an initial server does not start or the disk is full, BadInput for a folder that exists or
+    cannot be made.
     """
+    manifest = _begun_folder(experiment, folder)
+    interrupted, failure = False, ""
+    with experiment.setting.source, interruptible(), run_record(folder):
+        for name, policy in experiment.policies.items():
+            manifest = manifest.with_policy(name, PolicyRecord(status="running"))
+            failure = _written(manifest, folder)
+            if not failure:
+                record, failure, interrupted = _run_policy(experiment, name, policy, folder, view)
+                manifest = manifest.with_policy(name, record)
+                failure = _written(manifest, folder, failure)
+            if failure or interrupted:
+                break
+    manifest = manifest.ended("failed" if failure else "interrupted" if interrupted else "finished", failure)
+    failure = _written(manifest, folder, failure)
+    try:
+        if page:
+            summary = write_report(RunFolder.open(folder))
+        else:
+            summary = summarise(RunFolder.open(folder))
+            summary.write(folder)
+    except OSError as error:
+        failure = failure or _disk_fault(error)
+        raise RunFailed(f"{failure}; it has no report: make room, then `testbed report {folder}`", folder) from error
+    if failure:
+        raise RunFailed(failure, folder)
+    return RunOutcome(folder=folder, summary=summary, interrupted=interrupted)
+
+
+def _begun_folder(experiment: Experiment, folder: Path) -> RunManifest:
+    """Make the folder with all that a run needs to be read. Raises BadInput, and RunFailed with nothing left of it."""
     scenario = experiment.setting.scenario
     try:
         folder.mkdir(parents=True, exist_ok=False)
     except OSError as error:
         raise BadInput(f"cannot make the run folder {folder}: {error.strerror}; name another with --out") from error
     written = yaml.safe_dump(scenario.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
-    (folder / "scenario.yaml").write_text(written, encoding="utf-8")
-    experiment.setting.load.trace.write(folder / "trace.parquet")
     manifest = _opening_manifest(experiment, written)
-    manifest.write(folder)
-    interrupted, failure = False, None
-    with experiment.setting.source, interruptible():
-        for name, policy in experiment.policies.items():
-            manifest = manifest.with_policy(name, PolicyRecord(status="running"))
-            manifest.write(folder)
-            record, failure, interrupted = _run_policy(experiment, name, policy, folder, view)
-            manifest = manifest.with_policy(name, record)
-            manifest.write(folder)
-            if failure or interrupted:
-                break
-    manifest = manifest.ended("failed" if failure else "interrupted" if interrupted else "finished", failure or "")
-    manifest.write(folder)
-    if page:
-        summary = write_report(RunFolder.open(folder))
-    else:
-        summary = summarise(RunFolder.open(folder))
-        summary.write(folder)
-    if failure:
-        raise RunFailed(failure, folder)
-    return RunOutcome(folder=folder, summary=summary, interrupted=interrupted)
+    try:
+        replace_text(folder / "scenario.yaml", written)
+        experiment.setting.load.trace.write(folder / "trace.parquet")
+        manifest.write(folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise CommandFailed(f"{_disk_fault(error)}; nothing was run: make room, or name another --out") from error
+    return manifest
+
+
+def _written(manifest: RunManifest, folder: Path, failure: str = "") -> str:
+    """Write the manifest; returns `failure`, or else why it could not be written, "" when it was: then the one before
+    it stands, with which the folder opens as that of a run that was killed."""
+    try:
+        manifest.write(folder)
+    except OSError as error:
+        return failure or _disk_fault(error)
+    return failure
+
+
+def _disk_fault(error: OSError) -> str:
+    """The disk's error in one line; any other is a fault of ours and goes on as it is."""
+    fault = disk_fault(error)
+    if fault is None:
+        raise error
+    return fault
 
 
 def _run_policy(
@@ -195,16 +233,21 @@ def _run_policy(
     trace = setting.load.trace
     progress = Progress(policy=name, horizon_s=trace.horizon_s, offered=len(trace))
     failure, interrupted, end_s = "", False, None
-    factory = VirtualTimeLoop if setting.scenario.mode is Mode.VIRTUAL else real_time_loop
-    with RunRecorder(policy_path(folder, name)) as recorder, view(progress) as listener, steady_interpreter():
-        try:
-            with asyncio.Runner(loop_factory=factory) as runner:
-                end_s = runner.run(_run(setting, policy, recorder, progress, policy_path(folder, name), listener))
-        except KeyboardInterrupt:
-            interrupted, end_s = True, progress.now_s
-        except BaseExceptionGroup as group:
-            failure = _first(group)
-        recorder.close()
+    virtual = setting.scenario.mode is Mode.VIRTUAL
+    try:
+        with RunRecorder(policy_path(folder, name)) as recorder, view(progress) as listener, steady_interpreter():
+            try:
+                with (
+                    recorder.flushed_every(FLUSH_EVERY_S) if virtual else nullcontext(),
+                    asyncio.Runner(loop_factory=VirtualTimeLoop if virtual else real_time_loop) as runner,
+                ):
+                    end_s = runner.run(_run(setting, policy, recorder, progress, policy_path(folder, name), listener))
+            except KeyboardInterrupt:
+                interrupted, end_s = True, progress.now_s
+            except BaseExceptionGroup as group:
+                failure = _first(group)
+    except OSError as error:  # from the recorder's own end
+        failure = failure or _disk_fault(error)
     status: Status = "failed" if failure else "interrupted" if interrupted else "finished"
     at = RunFolder.open(folder).policy(name)
     replayed = progress.replayed
@@ -225,13 +268,15 @@ async def _run(
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> str:
-    """The first error inside as one line; anything but a server's failure is a fault of ours and goes on as it is."""
+    """The first error inside as one line; anything but a server's failure or the disk's is a fault of ours and goes on
+    as it is."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if not isinstance(error, ServerError):
+    fault = disk_fault(error) if isinstance(error, OSError) else str(error) if isinstance(error, ServerError) else None
+    if fault is None:
         raise group
-    return str(error)
+    return fault
 
 
 def _opening_manifest(experiment: Experiment, scenario_text: str) -> RunManifest:

@@ -1,12 +1,12 @@
 """Scenario files: everything an experiment depends on, in one strict YAML file."""
 
-import re
 from enum import StrEnum
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from testbed.bad_input import BadInput
+from testbed.fault_parts import FaultConfig, RecoveryConfig
 from testbed.scenario_parts import (
     CapacityConfig,
     GpuPrice,
@@ -19,13 +19,12 @@ from testbed.scenario_parts import (
     SloConfig,
     WorkloadConfig,
 )
-from testbed.strict import Strict, nearest
+from testbed.strict import FolderName, Strict, nearest
 from workloads.request import Tier
 from workloads.slo import SAGESERVE_SLOS, Slo
 
 # The GPU type of a region that has none: in vllm mode its servers run on the CPU build of vLLM.
 CPU = "cpu"
-_FOLDER_NAME = re.compile(r"[^/.\x00-\x1f][^/\x00-\x1f]{0,99}")
 
 
 class Mode(StrEnum):
@@ -44,7 +43,7 @@ class Scenario(Strict):
     `step_noise_cv`: coefficient of variation of an emulated server's iteration times around those of its profile.
     """
 
-    name: str
+    name: FolderName
     description: str = ""
     mode: Mode = Mode.VIRTUAL
     seed: int = Field(ge=0)
@@ -65,15 +64,10 @@ class Scenario(Strict):
     grace_s: Positive = 26 * 3600.0
     request_timeout_s: Positive | None = None
     server_start_timeout_s: Positive = 1800.0
+    faults: tuple[FaultConfig, ...] = ()
+    recovery: RecoveryConfig = RecoveryConfig()
     step_noise_cv: float = Field(default=0.0, ge=0, le=1)
     ports: PortRange = PortRange()
-
-    @field_validator("name")
-    @classmethod
-    def _names_a_folder(cls, value: str) -> str:
-        if not _FOLDER_NAME.fullmatch(value):
-            raise ValueError("it names a folder; wanted 1 to 100 characters, no / among them and no dot first")
-        return value
 
     @field_validator("policies", mode="before")
     @classmethod
@@ -107,6 +101,14 @@ class Scenario(Strict):
             for name in self.workload.synthetic.regions:
                 if name not in self.regions:
                     raise ValueError(f"workload.synthetic.regions: no region {name!r}{nearest(name, self.regions)}")
+        for number, fault in enumerate(self.faults):
+            for key, given, known in (
+                ("model", fault.model, set(self.models)),
+                ("region", fault.region, set(self.regions)),
+                ("gpu_type", fault.gpu_type, gpu_types),
+            ):
+                if given is not None and given not in known:
+                    raise ValueError(f"faults.{number}.{key}: no {key} {given!r}{nearest(given, known)}")
         self._initial_fits()
         return self
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from testbed.bad_input import BadInput
 from testbed.bundled_yaml import bundled_files, is_there, yaml_mapping
 from testbed.scenario import Scenario, ScenarioError
-from testbed.strict import one_line
+from testbed.strict import nearest, one_line
+from workloads.strict_yaml import YamlFault, yaml_values
 
 # A segment of a key in quotes, up to the next dot or the end.
 _QUOTED = re.compile(r"""(["'])(?P<name>.+?)\1(?=\.|$)""")
@@ -95,8 +95,8 @@ def override(values: dict[str, Any], given: str) -> None:
             raise ScenarioError(f"--set {given!r}: {parent} is no mapping")
         parent, rest = _first_segment(at, rest)
     try:
-        at[parent] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2024-13-45 looks like a date
+        at[parent] = yaml_values(text)
+    except YamlFault as error:
         raise ScenarioError(f"--set {given!r}: {text!r} is not a YAML value") from error
 
 
@@ -128,5 +128,13 @@ def _values(name_or_path: str, above: tuple[Path, ...]) -> tuple[dict[str, Any],
 
 def _base(name_or_path: str, folder: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     beside = folder / name_or_path
-    values, path = _values(str(beside) if is_there(beside) else name_or_path, above)
-    return at_home(values, path.parent)
+    if is_there(beside) and beside.resolve().is_relative_to(folder.resolve()):
+        values, path = _values(str(beside), above)
+        return at_home(values, path.parent)
+    if name_or_path in bundled_scenarios():
+        values, path = _values(str(bundled_scenarios()[name_or_path]), above)
+        return at_home(values, path.parent)
+    raise ScenarioError(
+        f"base {name_or_path!r}: no scenario of that name in {folder} or below, nor a bundled one"
+        f"{nearest(name_or_path, bundled_scenarios())}"
+    )

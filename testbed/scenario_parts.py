@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from controller.rules.niw import DeadlineRules, NiwRule, NiwRules
 from controller.rules.ordering import Order
 from controller.rules.routing import RegionRule, RoutingRules, ServerRule
+from testbed.admission import Admission
 from testbed.strict import Strict
+from testbed.vllm_command import check_env, check_extra_args
 from workloads.slo import Slo
 from workloads.synthesis import SyntheticWorkload
 
@@ -29,8 +31,15 @@ class VllmArguments(Strict):
     gpu_memory_utilization: Fraction | None = None
     kv_cache_memory_bytes: int | None = Field(default=None, gt=0)
     enable_prefix_caching: bool | None = None
+    async_scheduling: bool | None = None
     extra_args: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _leaves_ours_alone(self) -> "VllmArguments":
+        check_extra_args(self.extra_args)
+        check_env(self.env)
+        return self
 
 
 class ModelConfig(Strict):
@@ -125,7 +134,9 @@ class RouterConfig(Strict):
     `region_threshold`. `server_rule` chooses within a pool, `order` among the requests that wait in a server.
     `spill_above`: utilisation of a pool's interactive servers from which its mixed ones take interactive requests.
     `utilisation` divides the tokens of requests in flight by the KV cache (`kv_cache`, the paper's), or by the
-    tokens in flight when a server runs at its capacity within the SLO (`slo`).
+    tokens in flight when a server runs at its capacity within the SLO (`slo`). An interactive request is rejected when
+    the pool chosen for it is at a utilisation above `reject_above`, and any when `max_waiting` of its model wait for a
+    server already; left out, nothing is rejected.
     """
 
     region_threshold: Positive = 0.70
@@ -135,6 +146,11 @@ class RouterConfig(Strict):
     order: Order = Order.FCFS
     utilisation: Literal["kv_cache", "slo"] = "kv_cache"
     no_server_timeout_s: Positive = 600.0
+    reject_above: Positive | None = None
+    max_waiting: int | None = Field(default=None, ge=0)
+
+    def admission(self) -> Admission:
+        return Admission(reject_above=self.reject_above, max_waiting=self.max_waiting)
 
     def rules(self, seed: int) -> RoutingRules:
         return RoutingRules(
@@ -151,6 +167,7 @@ class NiwConfig(Strict):
 
     By `age`, SageServe's rule: after `promote_after_s` in the queue. By `deadline`: when `promote_slack` is left of the
     slack that the request came with; until then the two thresholds rise to the router's `region_threshold`.
+    A request that finds `max_queued` of its model in the queue is rejected; left out, none is.
     """
 
     rule: Literal["age", "deadline"] = "age"
@@ -158,6 +175,7 @@ class NiwConfig(Strict):
     take_two_below: Fraction = 0.50
     promote_after_s: Positive = 10 * 3600.0
     promote_slack: Fraction = 0.1
+    max_queued: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _in_order(self) -> "NiwConfig":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from testbed.fault import Fault
 from workloads.completion import Completion
 from workloads.request import Request
 
@@ -47,6 +48,7 @@ class ServerSpec:
     load_format: str = "auto"
     scheduling_policy: str | None = None
     enable_prefix_caching: bool | None = None
+    async_scheduling: bool | None = None
     extra_args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
 
@@ -101,7 +103,8 @@ class Server(Protocol):
     `sleep` (of a READY server) drains, then gives the GPUs back, and returns once SLEEPING; a server that cannot is
     STOPPING, with the reason, or FAILED, and raises ServerError: it is to be stopped. `wake` (of a SLEEPING one, on the
     GPUs it had) returns once READY and raises ServerError when it cannot. `stop` drains (no longer than `drain_s`),
-    then releases everything; twice is harmless. Times are in the running event loop's clock.
+    then releases everything; twice is harmless. `inject` makes a fault happen to it, from which it may become FAILED;
+    one that does not apply any more does nothing. Times are in the running event loop's clock.
     """
 
     server_id: str
@@ -124,3 +127,5 @@ class Server(Protocol):
     async def wake(self) -> None: ...
 
     async def stop(self, drain_s: float) -> None: ...
+
+    def inject(self, fault: Fault) -> None: ...

@@ -49,6 +49,8 @@ def exit_words(exit_code: int) -> str:
     if exit_code >= 0:
         return f"exit code {exit_code}"
     try:
-        return f"killed by {signal.Signals(-exit_code).name}"
+        name = signal.Signals(-exit_code).name
     except ValueError:
         return f"killed by signal {-exit_code}"
+    # How a process ends that writes shared memory for which there is no room.
+    return f"killed by {name}" + ("; is /dev/shm full?" if name == "SIGBUS" else "")

@@ -92,6 +92,7 @@ class EmulatedSource(AbstractContextManager["EmulatedSource"]):
             sleep_s=sleep.sleep_s or 0.0,
             wake_s=sleep.wake_s or 0.0,
             noise=StepNoise(noise_cv, self._scenario.seed, server_id) if noise_cv else None,
+            health_timeout_s=self._scenario.recovery.health_timeout_s,
         )
 
     def capacity_tokens(self, server: Server) -> float:
@@ -156,6 +157,7 @@ def server_spec(scenario: Scenario, placement: Placement, model_path: str | None
         dtype=vllm.dtype,
         load_format=vllm.load_format,
         enable_prefix_caching=vllm.enable_prefix_caching,
+        async_scheduling=vllm.async_scheduling,
         scheduling_policy=None if scenario.router.order is Order.FCFS else "priority",
         extra_args=vllm.extra_args,
         env=dict(vllm.env),

@@ -1,16 +1,31 @@
 """Strict models for files: an unknown key is an error that names the key and the nearest valid one."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+
+LONGEST_SHOWN = 120
+
+
+_FOLDER_NAME = re.compile(r"[^/.\x00-\x1f][^/\x00-\x1f]{0,99}")
+
+
+def _named_folder(value: str) -> str:
+    if not _FOLDER_NAME.fullmatch(value):
+        raise ValueError("it names a folder; wanted 1 to 100 characters, no / among them and no dot first")
+    return value
+
+
+FolderName = Annotated[str, AfterValidator(_named_folder)]
 
 
 class Strict(BaseModel):
     """Frozen; unknown keys are refused with the nearest valid key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -19,7 +34,7 @@ class Strict(BaseModel):
             known = {field.alias or name for name, field in cls.model_fields.items()}
             for key in values:
                 if key not in known:
-                    raise ValueError(f"unknown key {key!r}{nearest(str(key), known)}")
+                    raise ValueError(f"unknown key {_shortened(key)}{nearest(str(key), known)}")
         return values
 
 
@@ -43,9 +58,14 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
         message, given = f"unknown key {loc[-1]!r}{nearest(str(loc[-1]), _keys_at(model, loc[:-1]))}", None
         loc = loc[:-1]
     where = ".".join(str(part) for part in loc) or "top level"
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (given: {_shortened(given)})" if isinstance(given, str | int | float | bool) else ""
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"{where}: {message}{shown}{more}"
+
+
+def _shortened(given: object) -> str:
+    text = repr(given)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _keys_at(kind: Any, loc: Sequence[int | str]) -> tuple[str, ...]:

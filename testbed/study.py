@@ -11,7 +11,7 @@ from testbed.bad_input import BadInput
 from testbed.bundled_yaml import bundled_files, yaml_mapping
 from testbed.scenario_file import at_home, scenario_values
 from testbed.scenario_parts import Fraction, Positive
-from testbed.strict import Strict, nearest, one_line
+from testbed.strict import FolderName, Strict, nearest, one_line
 from workloads.lengths import QuantileTable
 from workloads.request import Tier
 
@@ -131,7 +131,7 @@ class Study(Strict):
     traces at their full rate; `fluid_set` is laid over the scenario then (larger regions, for instance).
     """
 
-    name: str = Field(min_length=1)
+    name: FolderName
     description: str = ""
     base: str | None = None
     scenario: dict[str, Any] | None = None

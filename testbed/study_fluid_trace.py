@@ -65,17 +65,12 @@ class RateTrace:
 
 def fitted_rates(name: str, workload: StudyWorkload, source: Path, seed: int, bin_s: float, study_folder: Path) -> str:
     """The rates of a workload, as `study_trace.made_once`."""
-    trace = workload.trace
-    assert trace is not None, "a workload of a public trace"
-    return made_once(
-        name,
-        source,
-        study_folder,
-        stem=f"{name}-rates-s{seed}",
-        recipe=f"{trace.model_dump_json()} {seed} {bin_s}",
-        suffix=SUFFIX,
-        make=lambda path: _rates(trace, source, seed, bin_s).write(path),
-    )
+
+    def make(trace: PublicTrace, path: Path) -> None:
+        _rates(trace, source, seed, bin_s).write(path)
+
+    stem, settings = f"{name}-rates-s{seed}", f"{seed} {bin_s}"
+    return made_once(name, workload, source, study_folder, stem=stem, settings=settings, suffix=SUFFIX, make=make)
 
 
 def _rates(trace: PublicTrace, source: Path, seed: int, bin_s: float) -> RateTrace:

@@ -10,6 +10,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar
 
 from testbed.bad_input import BadInput, CommandFailed
+from workloads.parent_death import die_with_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -101,6 +102,7 @@ def _begun(work: Callable[[Job], Result]) -> _Worker[Job]:
 def _serve(connection: Connection, work: Callable[[Job], Result]) -> None:
     # Ctrl-C reaches every process of the terminal: the parent passes it on, as a SIGTERM, to who is at work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
     while True:
         try:
             job: Job = connection.recv()

@@ -46,19 +46,29 @@ def found_trace(trace: PublicTrace, folder: Path | None) -> Path | None:
 
 
 def made_once(
-    name: str, source: Path, study_folder: Path, *, stem: str, recipe: str, suffix: str, make: Callable[[Path], None]
+    name: str,
+    workload: StudyWorkload,
+    source: Path,
+    study_folder: Path,
+    *,
+    stem: str,
+    settings: str,
+    suffix: str,
+    make: Callable[[PublicTrace, Path], None],
 ) -> str:
-    """Make a file of workload `name` from `source` unless it is there; returns its path within the study's folder.
+    """Make a file of a workload's public trace from `source` unless it is there; its path within the study's folder.
 
-    The file's name holds the hash of what it is made by (`recipe` and the source), so that a changed recipe is another
-    file. Raises StudyError for a source that cannot be read or cut so.
+    The file's name holds the hash of what it is made by (the trace's keys, `settings`, the source), so that a changed
+    recipe is another file. Raises StudyError for a source that cannot be read or cut so.
     """
-    whole = f"{recipe} {source.name} {source.stat().st_size}"
+    trace = workload.trace
+    assert trace is not None, "a workload of a public trace"
+    whole = f"{trace.model_dump_json()} {settings} {source.name} {source.stat().st_size}"
     path = f"{TRACES}/{stem}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}{suffix}"
     if not (study_folder / path).exists():
         (study_folder / TRACES).mkdir(parents=True, exist_ok=True)
         try:
-            make(study_folder / path)
+            make(trace, study_folder / path)
         except (TraceError, ValueError, OSError) as error:
             raise StudyError(f"workload {name}, trace {source.name}: {error}") from error
     return path
@@ -66,17 +76,12 @@ def made_once(
 
 def fitted_trace(name: str, workload: StudyWorkload, source: Path, seed: int, study_folder: Path) -> str:
     """The trace of a workload, as `made_once`."""
-    trace = workload.trace
-    assert trace is not None, "a workload of a public trace"
-    return made_once(
-        name,
-        source,
-        study_folder,
-        stem=f"{name}-s{seed}",
-        recipe=f"{trace.model_dump_json()} {workload.history_h} {seed}",
-        suffix=".parquet",
-        make=lambda path: _fitted(trace, workload.history_h * 3600.0, source, seed).write(path),
-    )
+
+    def make(trace: PublicTrace, path: Path) -> None:
+        _fitted(trace, workload.history_h * 3600.0, source, seed).write(path)
+
+    stem, settings = f"{name}-s{seed}", f"{workload.history_h} {seed}"
+    return made_once(name, workload, source, study_folder, stem=stem, settings=settings, suffix=".parquet", make=make)
 
 
 def _fitted(trace: PublicTrace, history_s: float, source: Path, seed: int) -> Trace:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from testbed.ports import Ports
 from testbed.process_guard import ProcessGuard
+from workloads.api_key import ApiKey, server_key
 
 
 @dataclass(slots=True, kw_only=True)
@@ -15,7 +16,9 @@ class VllmHost:
     """The machine as its servers need it.
 
     `python` is the interpreter that has vLLM, `tasks` the group in which each server watches its process: it ends when
-    the servers have. `log_folder` must exist. A server that is not READY within `start_timeout_s` counts as failed.
+    the servers have. `log_folder` must exist. A server that is not READY within `start_timeout_s` counts as failed, as
+    does one whose health check, asked every `health_every_s`, goes unanswered for `health_timeout_s`.
+    `api_key` is what the servers want of their clients, the environment's when left out.
     """
 
     python: Path
@@ -24,6 +27,9 @@ class VllmHost:
     tasks: asyncio.TaskGroup
     ports: Ports = field(default_factory=Ports)
     start_timeout_s: float = 1800.0
+    health_every_s: float = 5.0
+    health_timeout_s: float = 60.0
+    api_key: ApiKey | None = field(default_factory=server_key)
     _locks: dict[int, asyncio.Lock] = field(default_factory=dict, init=False)
 
     @asynccontextmanager

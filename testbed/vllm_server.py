@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,9 @@ import aiohttp
 
 from profiler.launch import Level
 from testbed.begun_task import begin_in
+from testbed.fault import Fault, FaultKind
 from testbed.lifecycle import Lifecycle, StateListener
+from testbed.paced_process import PacedProcess
 from testbed.process_guard import GuardedProcess
 from testbed.server import BreakOff, Ended, Received, ServerError, ServerLoad, ServerSpec, ServerState
 from testbed.server_log import exit_words, log_tail, telling_line
@@ -20,6 +24,7 @@ from testbed.vllm_command import vllm_command
 from testbed.vllm_host import VllmHost
 from testbed.vllm_metrics import MetricsError, kv_capacity_tokens, server_load
 from workloads.answer import Answer
+from workloads.api_key import authorization
 from workloads.client import CompletionClient, as_completion
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
@@ -39,7 +44,8 @@ class VllmServer:
     """Starts, serves, drains, sleeps, wakes, stops; notices when its process dies.
 
     While it runs, a task in `host.tasks` waits for the process: a death while READY, DRAINING or SLEEPING makes the
-    state FAILED at once and the requests under way end as failed. GPUs and port are free when `stop` has returned,
+    state FAILED at once and the requests under way end as failed. One that hangs, which its health check tells, is
+    killed. GPUs and port are free when `stop` has returned,
     after FAILED too. With `sleep_level` it is started so that it can sleep; its process lives on while it does, and
     keeps a little of its GPUs' memory (`lifecycle.memory` of a profile says how much).
     """
@@ -68,6 +74,10 @@ class VllmServer:
         self._log = host.log_folder / (re.sub(r"[^\w.@-]", "_", server_id) + ".log")
         self._port: int | None = None
         self._process: GuardedProcess | None = None
+        self._paced: PacedProcess | None = None
+        self._health: asyncio.Task[None] | None = None
+        self._hung = ""
+        self._fails_start = False
         self._control: aiohttp.ClientSession | None = None
         self._client: CompletionClient | None = None
         self._vocab_size = SMALL_VOCABULARY
@@ -130,6 +140,7 @@ class VllmServer:
                 raise error from None
         self._lifecycle.to(ServerState.READY)
         self._host.tasks.create_task(self._watch(), name=f"watch {self.server_id}")
+        self._health = self._host.tasks.create_task(self._ask_for_health(), name=f"health of {self.server_id}")
 
     async def _launch(self) -> None:
         self._check_wanted()
@@ -140,13 +151,22 @@ class VllmServer:
             host=self._host.ports.host,
             port=self._port,
             gpu_indices=self._gpu_indices,
+            api_key=self._host.api_key,
         )
         self._vocab_size = _vocab_size(self.spec)
-        self._control = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_CONTROL_TIMEOUT_S))
+        self._control = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=_CONTROL_TIMEOUT_S), headers=authorization(self._host.api_key)
+        )
         # In the log's folder: `python -m` looks for modules in the folder it is started in.
         self._process = await self._host.guard.start(
-            command.argv, env=command.env, log=self._log, cwd=self._host.log_folder
+            command.argv,
+            env={**_scratch(self._host.guard.scratch), **command.env},
+            log=self._log,
+            cwd=self._host.log_folder,
+            what=f"server {self.server_id}",
         )
+        if self._fails_start:
+            self._process.signal_group(signal.SIGKILL)
 
     async def _until_healthy(self) -> None:
         assert self._process is not None and self._control is not None
@@ -175,7 +195,9 @@ class VllmServer:
         except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError) as error:
             raise self._error(f"started, but cannot be read: {error or type(error).__name__}") from error
         self._check_wanted()
-        self._client = CompletionClient(self.base_url, self.spec.model, self._clock.now_s, timeout_s=None)
+        self._client = CompletionClient(
+            self.base_url, self.spec.model, self._clock.now_s, None, api_key=self._host.api_key
+        )
         await self._client.__aenter__()
 
     def _check_wanted(self) -> None:
@@ -328,11 +350,47 @@ class VllmServer:
         assert self._process is not None
         exit_code = await self._process.wait()
         if self.state in (ServerState.READY, ServerState.SLEEPING, ServerState.DRAINING):
-            self._lifecycle.to(ServerState.FAILED, str(self._error(f"died ({exit_words(exit_code)})")))
+            why = self._hung or f"died ({exit_words(exit_code)})"
+            self._lifecycle.to(ServerState.FAILED, str(self._error(why)))
             await self._release()
+
+    async def _ask_for_health(self) -> None:
+        """Kill the process when it has not answered for too long: whoever watches it tells the rest."""
+        assert self._process is not None
+        timeout_s, loop = self._host.health_timeout_s, asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        while loop.time() < until_s:
+            await asyncio.sleep(self._host.health_every_s)
+            try:
+                left_s = max(_HEALTH_EVERY_S, until_s - loop.time())
+                async with self._session().get(
+                    f"{self.base_url}/health", timeout=aiohttp.ClientTimeout(total=left_s)
+                ) as response:
+                    if response.status == 200:
+                        until_s = loop.time() + timeout_s
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+        self._hung = f"hung: no answer to its health check for {timeout_s:g} s"
+        self._process.signal_group(signal.SIGKILL)
+
+    # Faults.
+
+    def inject(self, fault: Fault) -> None:
+        """See `testbed.server.Server`: the process is killed, or stopped and continued."""
+        if fault.kind is FaultKind.FAIL_START:
+            self._fails_start = True
+        elif self._process is None or self._process.exit_code is not None or self.state is ServerState.STOPPING:
+            return
+        elif fault.kind is FaultKind.KILL:
+            self._process.signal_group(signal.SIGKILL)
+        else:
+            self._paced = self._paced or PacedProcess(self._process, self._host.tasks)
+            self._paced.begin(fault)
 
     async def _release(self) -> None:
         """End what runs, close what is open. Twice is harmless."""
+        if self._health is not None:
+            self._health.cancel()
         if self._process is not None:
             await self._process.end(_TERM_S if self._client is not None else _TERM_STARTING_S)
         if self._client is not None:
@@ -349,6 +407,12 @@ class VllmServer:
             f"server {self.server_id} ({self.spec.model}) {what}{f': {told}' if told else ''}; log: {self._log}",
             log_tail(self._log),
         )
+
+
+def _scratch(folder: Path) -> dict[str, str]:
+    """Where vLLM's processes put the sockets between them, which stay when they are killed. A socket's path has 107
+    bytes at most, and its name takes 37."""
+    return {"VLLM_RPC_BASE_PATH": str(folder)} if len(os.fsencode(folder)) <= 70 else {}
 
 
 def _vocab_size(spec: ServerSpec) -> int:

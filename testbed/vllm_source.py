@@ -79,6 +79,8 @@ class VllmSource(AbstractContextManager["VllmSource"]):
                 tasks=tasks,
                 ports=self._ports,
                 start_timeout_s=self._scenario.server_start_timeout_s,
+                health_every_s=self._scenario.recovery.health_every_s,
+                health_timeout_s=self._scenario.recovery.health_timeout_s,
             )
         return VllmServer(
             server_spec(self._scenario, placement, self._model_path(placement.model, folder)),

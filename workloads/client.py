@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.answer import Answer
+from workloads.api_key import ApiKey, authorization
 from workloads.completion import Completion, Outcome
 from workloads.completion_request import PreparedRequest, RequestText
 from workloads.connection_pool import ConnectionPool
@@ -57,6 +58,7 @@ class CompletionClient:
 
     An async context manager. `clock` gives seconds (`RunClock.now_s`, or the loop's `time`); `timeout_s` bounds a
     whole request, None leaves it free. `token_times` keeps the time of every token, not of the first and last alone.
+    `api_key` is shown to the server, and is in nothing that comes back.
 
     Raises ValueError for a `base_url` that is not http://HOST:PORT or https://HOST, with or without a path.
     """
@@ -69,6 +71,7 @@ class CompletionClient:
         timeout_s: float | None,
         *,
         token_times: bool = False,
+        api_key: ApiKey | None = None,
     ) -> None:
         self._url = f"{base_url.rstrip('/')}/v1/completions"
         url = urlsplit(self._url)
@@ -76,7 +79,8 @@ class CompletionClient:
             raise ValueError(f"base_url {base_url!r}; must be like http://127.0.0.1:8000")
         tls = url.scheme == "https"
         self._pool = ConnectionPool(url.hostname, url.port or (443 if tls else 80), tls, clock)
-        self._text = RequestText(url, model)
+        self._text = RequestText(url, model, authorization(api_key))
+        self._api_key = api_key
         self._clock = clock
         self._timeout_s = timeout_s
         self._token_times = token_times
@@ -153,7 +157,7 @@ class CompletionClient:
             answer.error = f"disconnected after {answer.stream.output_tokens} tokens: {_reason(error)}"
         except OSError as error:
             answer.error = self._unreachable(error)
-        return _result(answer, self._clock())
+        return _result(answer, self._clock(), self._api_key)
 
     async def _to_its_end(self, request: PreparedRequest, answer: Answer, exchange: _Exchange | None) -> None:
         while True:
@@ -195,8 +199,8 @@ class CompletionClient:
         return f"cannot connect to {self._url}: {_reason(error)}"
 
 
-def _result(answer: Answer, ended_s: float) -> StreamResult:
-    stream = answer.stream
+def _result(answer: Answer, ended_s: float, api_key: ApiKey | None) -> StreamResult:
+    stream, error = answer.stream, answer.fault()
     return StreamResult(
         sent_s=answer.sent_s,
         first_token_s=answer.first_token_s,
@@ -207,7 +211,7 @@ def _result(answer: Answer, ended_s: float) -> StreamResult:
         cached_tokens=stream.cached_tokens,
         finish_reason=stream.finish_reason,
         http_status=answer.status,
-        error=answer.fault(),
+        error=error if error is None or api_key is None else api_key.hidden_in(error),
     )
 
 

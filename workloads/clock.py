@@ -5,7 +5,10 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
+from mypy_extensions import mypyc_attr
 
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RunClock:
     """Seconds since the start of the run, in the event loop's clock, virtual or real.
 

@@ -1,9 +1,10 @@
 """The bytes of a completion request, made cheaply: for long prompts they are most of what sending costs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from urllib.parse import SplitResult
 
 import numpy as np
@@ -23,12 +24,13 @@ class PreparedRequest:
 
 
 class RequestText:
-    """Writes requests to `url` for `model`."""
+    """Writes requests to `url` for `model`, with `headers` beside its own."""
 
-    def __init__(self, url: SplitResult, model: str) -> None:
+    def __init__(self, url: SplitResult, model: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self._head = (
             f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc.rpartition('@')[2]}\r\n"
             "Accept: text/event-stream\r\nContent-Type: application/json\r\n"
+            + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         )
         self._opening = f'{{"model":{json.dumps(model)},"prompt":['.encode()
         _texts(_COMMON_VOCABULARY)  # now, not while a schedule is to be kept

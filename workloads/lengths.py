@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator
 
 Lengths = npt.NDArray[np.int32]
+MOST_TOKENS = 10_000_000  # the largest context windows that are advertised
 CELLS = 1 << 16  # of a table that lengths are drawn from: one request in 65536 takes the longest
 
 
@@ -17,10 +18,12 @@ def _checked(points: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], 
     tokens = [count for _, count in points]
     if len(points) < 2 or quantiles[0] != 0.0 or quantiles[-1] != 1.0:
         raise ValueError(f"quantiles {quantiles}; must begin at 0 (the least length) and end at 1 (the cap)")
-    if any(low >= high for low, high in pairwise(quantiles)):
+    if not all(low < high for low, high in pairwise(quantiles)):
         raise ValueError(f"quantiles {quantiles}; must rise")
     if tokens[0] < 1 or any(low > high for low, high in pairwise(tokens)):
         raise ValueError(f"tokens {tokens}; must be at least 1 and never fall")
+    if tokens[-1] > MOST_TOKENS:
+        raise ValueError(f"tokens {tokens}; must be at most {MOST_TOKENS:,}")
     return points
 
 

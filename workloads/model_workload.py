@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from workloads.lengths import QuantileTable
 from workloads.shapes import Regime
 
+# Shares are relative; beyond this their sums would lose the small ones.
+LARGEST_SHARE = 1e9
+
 
 class ModelWorkload(BaseModel):
     """Demand for one model.
@@ -18,10 +21,10 @@ class ModelWorkload(BaseModel):
     level jump.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    share: float = Field(default=1.0, gt=0)
-    niw_share: float | None = Field(default=None, ge=0)
+    share: float = Field(default=1.0, gt=0, le=LARGEST_SHARE)
+    niw_share: float | None = Field(default=None, ge=0, le=LARGEST_SHARE)
     max_model_len: int = Field(ge=2)
     prompt_tokens: QuantileTable
     output_tokens: QuantileTable

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
+from workloads.strict_yaml import YamlFault, yaml_file
 
 
 class PresetError(ValueError):
@@ -30,11 +30,11 @@ def read_values(path: Path) -> dict[str, Any]:
     `base: NAME` takes everything that the file leaves out from a bundled preset, mapping by mapping.
     Raises PresetError for a file that cannot be read or a base that does not exist.
     """
+    if not path.exists():
+        raise PresetError(f"no workload file {path}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PresetError(f"no workload file {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        values = yaml_file(path)
+    except YamlFault as error:
         raise PresetError(f"{path}: not a readable YAML file: {error}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -43,7 +43,7 @@ def read_values(path: Path) -> dict[str, Any]:
     if base is None:
         return values
     presets = bundled_presets()
-    if base not in presets or presets[base] == path:
+    if not isinstance(base, str) or base not in presets or presets[base] == path:
         raise PresetError(f"{path}: base {base!r} is no preset; there are {', '.join(presets)}")
     return _over(read_values(presets[base]), values)
 

@@ -60,9 +60,10 @@ def replay_plan(trace: Trace) -> ReplayPlan:
 def requests_of(trace: Trace) -> Iterator[Request]:
     """`trace.requests()`, with what its optional columns say of shared prefixes and cancellation."""
     cancels, shares = "cancel_after_s" in trace.optional, "prefix_hashes" in trace.optional
-    if not cancels and not shares:
-        yield from trace.requests()
-        return
+    return _completed(trace, cancels, shares) if cancels or shares else trace.requests()
+
+
+def _completed(trace: Trace, cancels: bool, shares: bool) -> Iterator[Request]:
     cancel_s = trace.numbers("cancel_after_s") if cancels else np.full(len(trace), np.nan)
     hashes = trace.prefix_hashes() if shares else None
     for row, request in enumerate(trace.requests()):

@@ -17,7 +17,7 @@ DAYS_PER_WEEK = 7
 REGIME_LOOK_BACK_DAYS = 100
 
 Curve = npt.NDArray[np.float64]
-RelativeRate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+RelativeRate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class LoadShape(BaseModel):
@@ -33,18 +33,18 @@ class LoadShape(BaseModel):
     `peak_to_trough` and `peak_hour`, `by_weekday` (7 relative loads, from Monday) for `weekend_to_weekday`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    peak_to_trough: float = Field(default=5.0, ge=1)
+    peak_to_trough: float = Field(default=5.0, ge=1, le=1e6)
     peak_hour: float = Field(default=14.0, ge=0, lt=24)
-    weekend_to_weekday: float = Field(default=0.35, gt=0)
+    weekend_to_weekday: float = Field(default=0.35, gt=0, le=1e6)
     weekend_ramp_h: float = Field(default=4.0, ge=0, le=12)
     level_sd: float = Field(default=0.2, ge=0, le=2)
-    level_correlation_h: float = Field(default=3.0, gt=0, le=8)
-    bursts_per_day: float = Field(default=2.5, ge=0)
+    level_correlation_h: float = Field(default=3.0, ge=0.01, le=8)
+    bursts_per_day: float = Field(default=2.5, ge=0, le=1440)
     burst_minutes: int = Field(default=2, ge=1, le=60)
-    burst_factor_low: float = Field(default=3.0, ge=1)
-    burst_factor_high: float = Field(default=15.0, ge=1)
+    burst_factor_low: float = Field(default=3.0, ge=1, le=1e6)
+    burst_factor_high: float = Field(default=15.0, ge=1, le=1e6)
     first_minute_factor: float = Field(default=1.0, gt=0, le=100)
     by_hour: tuple[RelativeRate, ...] | None = Field(default=None, min_length=24, max_length=24)
     by_weekday: tuple[RelativeRate, ...] | None = Field(default=None, min_length=7, max_length=7)
@@ -68,10 +68,10 @@ class Regime(BaseModel):
     standard deviation `sd`, and each level is drawn without regard to the one before.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sd: float = Field(ge=0, le=2)
-    mean_h: float = Field(default=12.0, gt=0, le=168)
+    mean_h: float = Field(default=12.0, ge=0.01, le=168)
 
 
 def weekly_curve(shape: LoadShape, hour_of_week: Curve) -> Curve:

@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from workloads.arrivals import HIGHEST_CV, LOWEST_CV
 from workloads.lengths import mean_total_tokens
-from workloads.model_workload import BUILT_IN_MODELS, ModelWorkload
+from workloads.model_workload import BUILT_IN_MODELS, LARGEST_SHARE, ModelWorkload
 from workloads.request import Tier
 from workloads.shapes import LoadShape
 from workloads.trace_metadata import Calendar
+
+MOST_DAYS = 1000
+MOST_REQUESTS = 10**9
 
 
 class Weekday(StrEnum):
@@ -25,13 +28,13 @@ class Weekday(StrEnum):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RegionOrigin(_Part):
     """A region of origin: its relative share, and how many hours its local time is ahead of the trace's."""
 
-    share: float = Field(default=1.0, gt=0)
+    share: float = Field(default=1.0, gt=0, le=LARGEST_SHARE)
     phase_offset_h: float = Field(default=0.0, ge=-24, le=24)
 
 
@@ -40,7 +43,7 @@ class LevelStep(_Part):
 
     model: str
     at_h: float
-    factor: float = Field(gt=0)
+    factor: float = Field(gt=0, le=1e6)
     part: Literal["all", "interactive", "niw"] = "all"
 
     def touches(self, model: str, tier: Tier) -> bool:
@@ -64,8 +67,8 @@ class SyntheticWorkload(_Part):
     """
 
     mean_requests_per_s: float = Field(default=1.0, gt=0)
-    horizon_h: float = Field(default=168.0, gt=0)
-    day_s: float = Field(default=86400.0, gt=0)
+    horizon_h: float = Field(default=168.0, gt=0, le=MOST_DAYS * 24)
+    day_s: float = Field(default=86400.0, gt=0, le=86400.0 * 365)
     start_weekday: Weekday = Weekday.MONDAY
     start_hour: float = Field(default=0.0, ge=0, lt=24)
     models: dict[str, ModelWorkload] = Field(default_factory=lambda: dict(BUILT_IN_MODELS), min_length=1)
@@ -107,14 +110,22 @@ class SyntheticWorkload(_Part):
 
     @model_validator(mode="after")
     def _names_match(self) -> Self:
+        requests = self.mean_requests_per_s * self.horizon_s
+        if requests > MOST_REQUESTS:
+            raise ValueError(
+                f"mean_requests_per_s {self.mean_requests_per_s:g} over {self.horizon_s:g} s are {requests:.3g} "
+                f"requests; at most {MOST_REQUESTS:,} can be drawn"
+            )
         for name, model in self.models.items():
             for region, share in (model.region_shares or {}).items():
                 if region not in self.regions:
                     raise ValueError(
                         f"models.{name}.region_shares: no region {region!r}; have {', '.join(self.regions)}"
                     )
-                if not share >= 0:
-                    raise ValueError(f"models.{name}.region_shares.{region}={share}; must be 0 or more")
+                if not 0 <= share <= LARGEST_SHARE:
+                    raise ValueError(
+                        f"models.{name}.region_shares.{region}={share}; must be 0 or more, at most {LARGEST_SHARE:g}"
+                    )
             if model.region_shares is not None and not sum(model.region_shares.values()) > 0:
                 raise ValueError(f"models.{name}.region_shares adds up to 0; give a region a share or leave it out")
         if all(model.niw_share == 0 for model in self.models.values()):

@@ -11,15 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from workloads.optional_columns import OPTIONAL_COLUMNS, OPTIONAL_TYPES, one_chunk
 from workloads.partial_file import partial_file
 from workloads.request import Request, Tier
 from workloads.trace_checks import COLUMNS, LABELS, NO_TENANT, NUMBER_TYPES, TraceError, canonical, check
+from workloads.trace_file import METADATA_KEY, metadata_in, trace_file
 from workloads.trace_metadata import TraceMetadata
 
-METADATA_KEY = b"sageserve_testbed"
 REQUESTS_PER_BLOCK = 65_536
 TIME_DECIMALS = 6  # what makes or moves times rounds them to microseconds: they stay equal under a change of origin
 
@@ -106,29 +105,14 @@ class Trace:
     @classmethod
     def read(cls, path: Path | str) -> "Trace":
         """Read a Parquet file that `write` made. Raises TraceError for anything else."""
-        try:
-            # Not pq.read_table: what a streaming writer adds at the end of a file is not in the schema that it returns.
-            with pq.ParquetFile(path) as file:
-                table, text = file.read(), (file.metadata.metadata or {}).get(METADATA_KEY)
-        except FileNotFoundError:
-            raise TraceError(f"{path}: no such file") from None
-        except (pa.ArrowException, OSError) as error:
-            raise TraceError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-        if text is None:
-            raise TraceError(f"{path}: no {METADATA_KEY.decode()!r} metadata in it; write traces with Trace.write")
-        try:
-            metadata = TraceMetadata.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise TraceError(f"{path}: metadata {place}: {first['msg']}") from None
-        return cls(table=table, metadata=metadata, source=str(path))
+        with trace_file(Path(path)) as file:
+            return cls(table=file.read(), metadata=metadata_in(file, Path(path)), source=str(path))
 
     def write(self, path: Path | str) -> None:
         """Write Parquet (zstd) with the metadata as JSON in the schema; a reader never sees half a file."""
         table = self.table.replace_schema_metadata({METADATA_KEY: self.metadata.model_dump_json().encode()})
         with partial_file(Path(path)) as partial:
-            pq.write_table(table, partial, compression="zstd")
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

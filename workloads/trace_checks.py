@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,13 @@ class TraceError(ValueError):
     """A table or file that is no trace; one line that names the file, the column and the row."""
 
 
-def canonical(table: pa.Table, source: str) -> pa.Table:
+def canonical(table: pa.Table, source: str, first_row: int = 0) -> pa.Table:
     """`table` with the columns of a trace, in their order and types, each in one chunk; optional ones that it has last.
 
     Strings become dictionary<int16, string> with sorted names that all occur, so that equal content is equal bytes.
-    An absent `tenant` column is filled with -1 (not known), nulls in `deadline_s` become NaN.
-    Raises TraceError for a missing, extra, wrongly typed or otherwise empty value.
+    An absent `tenant` column is filled with -1 (not known), nulls in `deadline_s` become NaN. `first_row` is the place
+    of the table's first row in its source.
+    Raises TraceError for a missing, extra, wrongly typed or otherwise empty value, and for an arrival that cannot be.
     """
     columns = list(table.column_names)
     repeated = sorted({name for name in columns if columns.count(name) > 1})
@@ -48,10 +50,7 @@ def canonical(table: pa.Table, source: str) -> pa.Table:
             raise TraceError(f"{source}: {problem} column {', '.join(names)}; {known}")
     if "tenant" not in columns:
         table = table.append_column("tenant", pa.array(np.full(len(table), NO_TENANT, dtype=np.int32)))
-    arrays = [
-        _labels(table[name], name, source) if name in LABELS else _numbers(table[name], name, source)
-        for name in COLUMNS
-    ]
+    arrays = [(_labels if name in LABELS else _numbers)(table[name], name, source, first_row) for name in COLUMNS]
     try:
         arrays += [canonical_optional(table[name], name) for name in optional]
     except ValueError as error:
@@ -68,7 +67,6 @@ def check(table: pa.Table, horizon_s: float, source: str, prefix_block_tokens: i
     if not number:
         return
     arrival_s, deadline_s = number["arrival_s"], number["deadline_s"]
-    _refuse(source, "arrival_s", arrival_s, ~(np.isfinite(arrival_s) & (arrival_s >= 0)), "must be finite, 0 or more")
     unsorted = np.concatenate(([False], np.diff(arrival_s) < 0))
     _refuse(source, "arrival_s", arrival_s, unsorted, "lies before the row above; sort the rows by arrival_s")
     late = arrival_s > horizon_s
@@ -82,13 +80,13 @@ def check(table: pa.Table, horizon_s: float, source: str, prefix_block_tokens: i
     _refuse(source, "request_id", number["request_id"], _repeats(number["request_id"]), "stands in an earlier row too")
 
 
-def _labels(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
+def _labels(column: pa.ChunkedArray, name: str, source: str, first_row: int) -> pa.Array:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TraceError(f"{source}: column {name} is {column.type}; wanted string or dictionary of string")
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    _refuse_null(column, name, source)
+    _refuse_null(column, name, source, first_row)
     column = column.unify_dictionaries()
     given = [str(value) for value in column.chunk(0).dictionary.to_pylist()] if column.num_chunks else []
     codes = (
@@ -106,32 +104,38 @@ def _labels(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
     known = set(Tier) if name == "tier" else None
     for value in names:
         if value.strip() == "" or (known is not None and value not in known):
-            row = int(np.argmax(codes == place[value]))
+            row = first_row + int(np.argmax(codes == place[value]))
             wanted = f"wanted one of {', '.join(Tier)}" if known is not None else "must not be empty"
             raise TraceError(f"{source}: column {name}, row {row}: {value!r}; {wanted}")
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names, type=pa.string()))
 
 
-def _numbers(column: pa.ChunkedArray, name: str, source: str) -> pa.Array:
+def _numbers(column: pa.ChunkedArray, name: str, source: str, first_row: int) -> pa.Array:
     wanted = NUMBER_TYPES[name]
     if column.type != wanted:
         raise TraceError(f"{source}: column {name} is {column.type}; wanted {wanted}")
     if name == "deadline_s":
         column = pc.fill_null(column, np.nan)
-    _refuse_null(column, name, source)
+    _refuse_null(column, name, source, first_row)
+    if name == "arrival_s":
+        arrival_s = column.to_numpy()
+        wrong = ~(np.isfinite(arrival_s) & (arrival_s >= 0))
+        _refuse(source, name, arrival_s, wrong, "must be finite, 0 or more", first_row)
     return one_chunk(column)
 
 
-def _refuse_null(column: pa.ChunkedArray, name: str, source: str) -> None:
+def _refuse_null(column: pa.ChunkedArray, name: str, source: str, first_row: int) -> None:
     if column.null_count:
-        row = int(pc.index(pc.is_null(column), True).as_py())
+        row = first_row + int(pc.index(pc.is_null(column), True).as_py())
         raise TraceError(f"{source}: column {name}, row {row}: no value; every row needs one")
 
 
-def _refuse(source: str, name: str, values: npt.NDArray[np.generic], bad: npt.NDArray[np.bool_], why: str) -> None:
+def _refuse(
+    source: str, name: str, values: npt.NDArray[Any], bad: npt.NDArray[np.bool_], why: str, first_row: int = 0
+) -> None:
     if bad.any():
         row = int(np.argmax(bad))
-        raise TraceError(f"{source}: column {name}, row {row}: {values[row]}; {why}")
+        raise TraceError(f"{source}: column {name}, row {first_row + row}: {values[row]}; {why}")
 
 
 def _repeats(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

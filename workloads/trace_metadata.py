@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 HOURS_PER_WEEK = 168.0
+LONGEST_HORIZON_S = 1e9  # 31 years: what is longer is in another unit
 
 
 class TraceStep(BaseModel):
@@ -25,7 +26,7 @@ class Calendar(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     start_hour_of_week: float = Field(ge=0, lt=HOURS_PER_WEEK)
-    day_s: float = Field(default=86400.0, gt=0)
+    day_s: float = Field(default=86400.0, gt=0, allow_inf_nan=False)
 
     def moved(self, by_s: float) -> "Calendar":
         """The calendar of a trace whose time 0 lies `by_s` later."""
@@ -45,7 +46,7 @@ class TraceMetadata(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
-    horizon_s: float = Field(ge=0, allow_inf_nan=False)
+    horizon_s: float = Field(ge=0, le=LONGEST_HORIZON_S, allow_inf_nan=False)
     seed: int | None = None
     calendar: Calendar | None = None
     prefix_block_tokens: int | None = Field(default=None, ge=1)

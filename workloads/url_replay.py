@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from workloads.api_key import ApiKey
 from workloads.client import CompletionClient, StreamResult, as_completion
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
@@ -34,6 +35,7 @@ class ReplayTarget:
     timeout_s: float | None = None
     retries: int = 0
     token_times: bool = False
+    api_key: ApiKey | None = None
 
 
 OnEnd = Callable[[Completion, StreamResult | None], None]
@@ -47,9 +49,14 @@ class UrlReplay:
         self._target = target
         self._clock = clock
         self._on_end = on_end
-        self._server = urlsplit(target.base_url).netloc
+        self._server = urlsplit(target.base_url).netloc.rpartition("@")[2]  # a password there is nobody's to read
         self._client = CompletionClient(
-            target.base_url, target.model, clock.now_s, target.timeout_s, token_times=target.token_times
+            target.base_url,
+            target.model,
+            clock.now_s,
+            target.timeout_s,
+            token_times=target.token_times,
+            api_key=target.api_key,
         )
         self._prepared: dict[int, PreparedRequest] = {}
         self._under_way: dict[int, tuple[Request, float]] = {}

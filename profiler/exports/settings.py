@@ -32,8 +32,14 @@ class ExportSettings:
     peak_memory_bytes_per_s: float | None = None
 
     def consumer_model(self, profile: ServerProfile, known: dict[str, str]) -> str:
-        """What the consumer calls the model of `profile`: as told, as `known`, or by its own name."""
-        return self.model_name or known.get(profile.model.name, profile.model.name)
+        """What the consumer calls the model of `profile`: as told, as `known`, or by its own name.
+
+        Raises ExportError for one that cannot be the name of a file in the export, which some consumers make of it.
+        """
+        name = self.model_name or known.get(profile.model.name, profile.model.name)
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ExportError(f"profile {profile.name}: model {name!r} names no file of an export; give --model-name")
+        return name
 
     def dimensions(self, profile: ServerProfile) -> Dimensions:
         """The sizes of the profile's model. Raises ExportError when nothing tells them."""

@@ -1,5 +1,7 @@
 """Interpolation data of Dynamo's profiler: raw_data.npz of prefill and of decode."""
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,18 @@ from profiler.step_time import prefill_pairs
 
 _PREFILL = ("prefill_isl", "prefill_ttft")
 _DECODE = ("x_kv_usage", "y_context_length", "z_itl", "max_kv_tokens")
+# What numpy and the zip module raise of files that are no npz.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+LARGEST = 1e12
 _SUBFOLDERS = ("selected_prefill_interpolation", "selected_decode_interpolation")
 
 
@@ -23,9 +37,8 @@ def read_dynamo(paths: Sequence[Path], *, model: str, gpu: str, tensor_parallel_
     arrays: dict[str, np.ndarray] = {}
     for path in _files(paths):
         try:
-            with np.load(path) as content:
-                arrays |= {name: np.atleast_1d(content[name]) for name in content.files}
-        except (OSError, ValueError) as error:
+            arrays |= _arrays(path)
+        except _UNREADABLE as error:
             raise ImportedFileError(f"{path}: not a readable npz file: {error}") from error
     missing = [name for name in (*_PREFILL, *_DECODE) if name not in arrays]
     if missing:
@@ -33,6 +46,7 @@ def read_dynamo(paths: Sequence[Path], *, model: str, gpu: str, tensor_parallel_
             f"{', '.join(map(str, paths))}: no array {', '.join(missing)}; wanted both the prefill and the decode"
             " raw_data.npz, or the folder that holds them"
         )
+    _require_numbers(arrays, ", ".join(map(str, paths)))
     held = int(arrays["max_kv_tokens"][0])
     samples = [*_prefill(arrays), *_decode(arrays, held)]
     longest = int(arrays["prefill_isl"].max())
@@ -51,6 +65,35 @@ def read_dynamo(paths: Sequence[Path], *, model: str, gpu: str, tensor_parallel_
             "max_num_seqs, max_num_batched_tokens and max_model_len are the largest in the files",
         ),
     )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        raise ValueError("it holds one array without a name")
+    with content:
+        return {name: np.atleast_1d(content[name]) for name in content.files}
+
+
+def _require_numbers(arrays: dict[str, np.ndarray], source: str) -> None:
+    """Raise ImportedFileError for an array that does not hold as many finite numbers above 0 as its fellows."""
+    for names in (_PREFILL, _DECODE[:3], _DECODE[3:]):
+        for name in names:
+            values = arrays[name]
+            if values.ndim != 1 or values.dtype.kind not in "iuf" or not len(values):
+                raise ImportedFileError(
+                    f"{source}: array {name} is {values.dtype} of shape {values.shape}; wanted numbers"
+                )
+            wrong = ~(np.isfinite(values) & (values > 0) & (values < LARGEST))
+            if wrong.any():
+                place = int(np.argmax(wrong))
+                raise ImportedFileError(
+                    f"{source}: array {name}, place {place}: {values[place]}; must be above 0 and finite"
+                )
+            if len(values) != len(arrays[names[0]]):
+                raise ImportedFileError(
+                    f"{source}: array {name} has {len(values)} values, {names[0]} {len(arrays[names[0]])}"
+                )
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

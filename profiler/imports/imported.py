@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiler.fit import fit_step_time
+from pydantic import ValidationError
+
+from profiler.fit import StepTimeFit, fit_step_time
 from profiler.profile import ServerProfile
 from profiler.profile_parts import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance, StepSample
 
@@ -35,8 +37,20 @@ def profile_of(imported: Imported, source: Sequence[Path]) -> ServerProfile:
     try:
         fit = fit_step_time(imported.samples)
     except ValueError as error:
-        raise ImportedFileError(f"{', '.join(map(str, source))}: {error}") from error
+        raise _unusable(source, str(error)) from error
     blocks = max(1, imported.kv_tokens // BLOCK_SIZE)
+    try:
+        return _profile(imported, source, fit, blocks)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise _unusable(source, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+
+
+def _unusable(source: Sequence[Path], why: str) -> ImportedFileError:
+    return ImportedFileError(f"{', '.join(map(str, source))}: {why}")
+
+
+def _profile(imported: Imported, source: Sequence[Path], fit: StepTimeFit, blocks: int) -> ServerProfile:
     gpus = imported.tensor_parallel_size
     short = imported.model.rsplit("/", 1)[-1].lower()
     return ServerProfile(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from profiler.exports.splitwise import COLUMNS
@@ -12,6 +13,8 @@ from profiler.profile_parts import StepSample
 from profiler.step_time import prefill_pairs
 
 _NEEDED = [column for column in COLUMNS if column not in ("peak_power", "average_power")]
+_WHOLE = ("tensor_parallel", "prompt_size", "batch_size", "token_size")
+LARGEST = 1e12
 _SERVER = ["model", "hardware", "tensor_parallel"]
 
 
@@ -48,6 +51,9 @@ def read_splitwise(
         else "prompt_time does not grow with batch_size, it is not of a whole batch: only single ones are used",
         "max_num_seqs, max_num_batched_tokens and max_model_len are the largest in the table",
     ]
+    for column in ("prompt_time", "token_time"):
+        if untimed := int((table[column] == 0).sum()):
+            notes.append(f"{untimed} rows have no {column}: nothing is taken from it")
     if kv_tokens is None:
         notes.append("the KV cache is not in the table: the most tokens that a row holds, a lower bound")
     return Imported(
@@ -65,13 +71,43 @@ def read_splitwise(
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise ImportedFileError(f"{path}: not a readable CSV file: {error}") from error
-    missing = [column for column in _NEEDED if column not in table.columns]
+        raise ImportedFileError(f"{path}: not a readable CSV file: {' '.join(str(error).split())}") from error
+    header = table.iloc[0].tolist()
+    missing = [column for column in _NEEDED if column not in header]
     if missing:
         raise ImportedFileError(f"{path} lacks columns {', '.join(missing)}; wanted SplitwiseSim's performance table")
+    twice = [column for column in _NEEDED if header.count(column) > 1]
+    if twice:
+        raise ImportedFileError(f"{path} has column {twice[0]} twice; take one away")
+    table = table.iloc[1:].set_axis(header, axis="columns")[_NEEDED].reset_index(drop=True)
+    for column in _NEEDED:
+        table[column] = (
+            _names(table[column], path) if column in ("model", "hardware") else _numbers(table[column], path)
+        )
     return table
+
+
+def _names(texts: pd.Series, path: Path) -> pd.Series:
+    _refuse(texts, (texts.str.strip() == "").to_numpy(), path, "wanted a name")
+    return texts
+
+
+def _numbers(texts: pd.Series, path: Path) -> pd.Series:
+    """A column as numbers. Raises ImportedFileError for the first row that has none, or one that cannot be."""
+    found = pd.to_numeric(texts, errors="coerce").astype(np.float64)
+    whole = texts.name in _WHOLE
+    values = found.to_numpy()
+    wrong = ~((values >= whole) & (values < LARGEST)) | (whole & (values != np.floor(values)))
+    _refuse(texts, wrong, path, "wanted a whole number, 1 or more" if whole else "wanted a time, 0 or more")
+    return found.astype(np.int64) if whole else found
+
+
+def _refuse(texts: pd.Series, wrong: npt.NDArray[np.bool_], path: Path, wanted: str) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ImportedFileError(f"{path}, line {row + 2}, column {texts.name}: {texts.iloc[row]!r}; {wanted}")
 
 
 def _one_server(table: pd.DataFrame, path: Path, picked: dict[str, object]) -> pd.DataFrame:

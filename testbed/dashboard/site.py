@@ -1,6 +1,7 @@
 """The dashboard's HTTP: the page, its files, its stream of events, and /metrics."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -13,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from testbed.dashboard.metrics import metrics_text
 from testbed.dashboard.publisher import Publisher
 from testbed.live_run import LiveRuns
+from workloads.api_key import DASHBOARD_KEY, ApiKey, is_shown, same_secret
 
 MOST_PAGES = 64
 # A page that takes nothing for so long is let go; its browser comes back when it can.
@@ -40,12 +42,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Site:
-    """Serves `runs`. A browser's request is answered from a snapshot and never reaches the run."""
+    """Serves `runs`. A browser's request is answered from a snapshot and never reaches the run.
 
-    def __init__(self, runs: LiveRuns, publisher: Publisher, host: str) -> None:
+    With `key` only who shows it is answered: in the Authorization header, or once as `/?key=...`, for which a browser
+    gets a cookie (its stream of events can send no header) and an address without the key.
+    """
+
+    def __init__(self, runs: LiveRuns, publisher: Publisher, host: str, key: ApiKey | None = None) -> None:
         self._runs = runs
         self._publisher = publisher
         self._loopback = _is_loopback(host)
+        self._key = key
         page = files("testbed.dashboard") / "page"
         self._files = {path: ((page / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
 
@@ -67,9 +74,28 @@ class Site:
                 raise web.HTTPBadRequest(text="the Host header is no host\n") from None
             if self._loopback and not _is_loopback(asked):
                 raise web.HTTPForbidden(text="this dashboard answers to localhost only; see --dashboard-host\n")
+            if self._key is not None:
+                self._require(self._key, http)
             return await handler(http)
 
         return guarded
+
+    def _require(self, key: ApiKey, http: web.Request) -> None:
+        """Raises what the request is answered with instead, where it does not show the key or is to drop it."""
+        # Cookies know no ports: other dashboards of this machine have theirs beside it. It is made of the key, not the
+        # key: what a browser keeps is no use elsewhere.
+        name, value = f"testbed_{http.url.port}", hashlib.sha256(f"cookie of {key.secret}".encode()).hexdigest()
+        given = http.query.get("key")
+        if given is not None and same_secret(given, key.secret):
+            moved = web.HTTPSeeOther(http.path, headers=_HEADERS)
+            moved.set_cookie(name, value, httponly=True, samesite="Strict")
+            raise moved
+        if not (is_shown(key, http.headers) or same_secret(http.cookies.get(name, ""), value)):
+            raise web.HTTPUnauthorized(
+                text="this dashboard wants its key: open /?key=KEY, or send the header Authorization: Bearer KEY; "
+                f"KEY is {DASHBOARD_KEY} where the testbed was started\n",
+                headers={**_HEADERS, "WWW-Authenticate": "Bearer"},
+            )
 
     async def _file(self, http: web.Request) -> web.Response:
         body, kind = self._files[http.path]

@@ -141,10 +141,12 @@ def as_text(plan: ScalingPlan) -> str:
     return repr(plan)
 
 
-def gpus_by_type(seen: Observation, servers) -> dict:
+def gpus_held(seen: Observation, plan: ScalingPlan) -> dict:
+    """By region and GPU type while the plan comes true: what it removes drains first and still holds its GPUs."""
     held = defaultdict(float)
-    for p in seen.placements:
-        held[p.region, p.gpu_type] += seen.limits.capacity[p.model, p.gpu_type].gpus * servers(p)
+    for p, state in seen.placements.items():
+        servers = max(plan.counts[p], state.active) + state.draining
+        held[p.region, p.gpu_type] += seen.limits.capacity[p.model, p.gpu_type].gpus * servers
     return held
 
 
@@ -173,17 +175,12 @@ def test_a_plan_is_whole_and_every_change_has_its_reason(name, parameters):
 
 @every_policy
 def test_no_plan_takes_gpus_that_are_not_free(name, parameters):
-    """Those that drain hold theirs, and those that this plan removes will drain first."""
     policy = make_policy(name, parameters)
 
     @quickly
     @given(observations(policy.roles))
     def law(seen):
-        plan = policy.decide(seen)
-        held = gpus_by_type(
-            seen, lambda p: max(plan.counts[p], seen.placements[p].active) + seen.placements[p].draining
-        )
-        for key, gpus in held.items():
+        for key, gpus in gpus_held(seen, policy.decide(seen)).items():
             assert gpus <= seen.limits.quota_gpus[key] + 1e-9
 
     law()
@@ -197,9 +194,7 @@ def test_every_silo_has_its_minimum_unless_no_gpu_is_free(name, parameters):
     @given(observations(policy.roles))
     def law(seen):
         plan = policy.decide(seen)
-        held = gpus_by_type(
-            seen, lambda p: max(plan.counts[p], seen.placements[p].active) + seen.placements[p].draining
-        )
+        held = gpus_held(seen, plan)
         for silo in {p.silo for p in seen.placements}:
             places = [p for p in seen.placements if p.silo == silo]
             planned = sum(plan.counts[p] for p in places)

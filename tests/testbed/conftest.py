@@ -22,9 +22,12 @@ from results.recorder import RunRecorder
 from results.run_folder import PolicyFolder
 from testbed.cli import main
 from testbed.demand_meter import DemandMeter
+from testbed.fault import Fault
+from testbed.fault_parts import RecoveryConfig
 from testbed.fleet import ServerFleet
 from testbed.gpu_slots import GpuSlots
 from testbed.lifecycle import Lifecycle
+from testbed.live_snapshot import RunFacts
 from testbed.niw_queue import NiwQueue
 from testbed.policy_run import PolicyRun, Progress
 from testbed.router import Router
@@ -35,7 +38,7 @@ from testbed.virtual_time import VirtualTimeLoop
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.request import Request, Tier
-from workloads.slo import SAGESERVE_SLOS
+from workloads.slo import SAGESERVE_SLOS, Slo
 
 Change = tuple[float, str, ServerState, str]
 WEST = Placement("m", "west", "h100")
@@ -69,7 +72,7 @@ def _request(
 @dataclass(eq=False)
 class ScriptedServer:
     """Takes `start_s` to start, `serve_s` a request, `stop_s` to stop; `refuses_to_start` says why it cannot start, and
-    so with sleeping and waking."""
+    so with sleeping and waking. It `loses` so many requests, the first that it gets."""
 
     server_id: str
     clock: RunClock
@@ -78,6 +81,7 @@ class ScriptedServer:
     gpus: float = 1.0
     start_s: float = 10.0
     serve_s: float = 5.0
+    loses: int = 0
     stop_s: float = 2.0
     sleep_s: float = 1.0
     wake_s: float = 3.0
@@ -137,6 +141,8 @@ class ScriptedServer:
             outcome, reason, tokens = Outcome.FAILED, f"server {self.server_id} is over", 0
         except TimeoutError:
             outcome, reason, tokens = Outcome.COMPLETED, "", request.output_tokens
+            if len(self.sent) <= self.loses:
+                outcome, reason, tokens = Outcome.FAILED, f"{self.server_id} lost it", 0
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -200,6 +206,9 @@ class ScriptedServer:
         self._over.set()
         self._lifecycle.to(ServerState.FAILED, reason)
 
+    def inject(self, fault: Fault) -> None:
+        self.die(f"fault: {fault.kind}")
+
 
 WEST_POOL, EAST_POOL = Pool("m", "west"), Pool("m", "east")
 
@@ -261,7 +270,9 @@ class SmallFleet:
         drain_s: float = 100.0,
         roles: tuple[Role, ...] = (Role.SHARED,),
         can_sleep: bool = True,
+        recovery: RecoveryConfig | None = None,
     ) -> None:
+        self.given_up: list[str] = []
         sizes = dict(models or {"m": 1})
         self.clock = RunClock()
         self.limits = FleetLimits(
@@ -321,6 +332,8 @@ class SmallFleet:
             meter=self.meter,
             capacity_tokens=lambda server: float(server.kv_capacity_tokens),
             drain_s=drain_s,
+            recovery=recovery or RecoveryConfig(),
+            given_up=self.given_up.append,
         )
 
     def _make(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...], because: str) -> ScriptedServer:
@@ -507,6 +520,21 @@ def make_small_scenario() -> type[SmallScenario]:
 @pytest.fixture
 def small_scenario(tmp_path: Path) -> SmallScenario:
     return SmallScenario(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def run_facts() -> RunFacts:
+    """What a live view is told of a run of 200 s under one policy."""
+    return RunFacts(
+        scenario="small",
+        mode="emulated",
+        seed=5,
+        policies=("lt-ua",),
+        horizon_s=200.0,
+        grace_s=600.0,
+        demand_bin_s=5.0,
+        slos={Tier.IW_F: Slo(ttft_s=3.0), Tier.IW_N: Slo(ttft_s=60.0), Tier.NIW: Slo(deadline_s=86400.0)},
+    )
 
 
 @pytest.fixture(scope="session")

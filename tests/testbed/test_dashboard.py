@@ -33,21 +33,10 @@ from testbed.server import ServerState
 from workloads.completion import Outcome
 from workloads.request import Tier
 from workloads.samples import Samples
-from workloads.slo import Slo
 
 Command = Callable[..., tuple[int, str, str]]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-FACTS = RunFacts(
-    scenario="small",
-    mode="emulated",
-    seed=5,
-    policies=("lt-ua",),
-    horizon_s=200.0,
-    grace_s=600.0,
-    demand_bin_s=5.0,
-    slos={Tier.IW_F: Slo(ttft_s=3.0), Tier.IW_N: Slo(ttft_s=60.0), Tier.NIW: Slo(deadline_s=86400.0)},
-)
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +51,17 @@ def events(make_small_scenario: Any, run_policy: Any, tmp_path_factory: pytest.T
 
 
 @pytest.fixture
-def runs(events: list[Timed]) -> LiveRuns:
+def runs(events: list[Timed], run_facts: RunFacts) -> LiveRuns:
     """A run that has come to its end."""
-    runs = LiveRuns(FACTS)
+    runs = LiveRuns(run_facts)
     live = runs.begin("lt-ua", 1000, lambda: 1000)
     for _, event in events:
         live.tell(event)
     return runs
 
 
-def snapshots(events: list[Timed], every: int) -> Iterator[LiveSnapshot]:
-    live = LiveRuns(FACTS).begin("lt-ua", 1000, lambda: 0)
+def snapshots(facts: RunFacts, events: list[Timed], every: int) -> Iterator[LiveSnapshot]:
+    live = LiveRuns(facts).begin("lt-ua", 1000, lambda: 0)
     for number, (_, event) in enumerate(events):
         live.tell(event)
         if number % every == 0:
@@ -102,9 +91,9 @@ def numbers(values: list[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def test_changes_one_after_the_other_give_what_the_whole_gives(events: list[Timed]) -> None:
+def test_changes_one_after_the_other_give_what_the_whole_gives(events: list[Timed], run_facts: RunFacts) -> None:
     follower, before, changes_bytes, whole_bytes = Page(), None, 0, 0
-    for snapshot in snapshots(events, every=60):
+    for snapshot in snapshots(run_facts, events, every=60):
         event = whole(snapshot) if before is None else change(snapshot, before)
         follower.take(event)
         newcomer = Page()
@@ -160,13 +149,18 @@ def test_metrics_say_what_the_snapshot_says(last: LiveSnapshot) -> None:
     assert found["testbed_forecast_tokens_per_second"].keys() == {("a", "west"), ("a", "east")}
 
 
-def test_every_outcome_is_counted_from_the_start() -> None:
-    found = samples(LiveRuns(FACTS).begin("lt-ua", 1000, lambda: 0).snapshot())["testbed_requests_ended_total"]
+def test_every_outcome_is_counted_from_the_start(run_facts: RunFacts) -> None:
+    found = samples(LiveRuns(run_facts).begin("lt-ua", 1000, lambda: 0).snapshot())["testbed_requests_ended_total"]
     assert found == {(outcome.value, tier.value): 0.0 for tier in Tier for outcome in Outcome}
 
 
-def test_each_metric_of_the_grafana_dashboard_exists(last: LiveSnapshot, events: list[Timed]) -> None:
-    told = set(samples(last)) | {name for each in snapshots(events, every=300) for name in samples(each)}
+@pytest.fixture
+def told(last: LiveSnapshot, events: list[Timed], run_facts: RunFacts) -> set[str]:
+    """The names of all metrics that a run ever tells."""
+    return set(samples(last)) | {name for each in snapshots(run_facts, events, every=300) for name in samples(each)}
+
+
+def test_each_metric_of_the_grafana_dashboard_exists(told: set[str]) -> None:
     panels = json.loads((DOCS / "grafana.json").read_text(encoding="utf-8"))["panels"]
     used = {
         name
@@ -178,8 +172,7 @@ def test_each_metric_of_the_grafana_dashboard_exists(last: LiveSnapshot, events:
     assert used <= told
 
 
-def test_the_documentation_names_every_metric_and_no_other(last: LiveSnapshot, events: list[Timed]) -> None:
-    told = set(samples(last)) | {name for each in snapshots(events, every=300) for name in samples(each)}
+def test_the_documentation_names_every_metric_and_no_other(told: set[str]) -> None:
     named = set(re.findall(r"`((?:testbed_|vllm:)\w+)`", (DOCS / "metrics.md").read_text(encoding="utf-8")))
     histograms = {name.removesuffix("_bucket") for name in told if name.endswith("_bucket")}
     parts = {f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum")}

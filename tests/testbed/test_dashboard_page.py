@@ -1,6 +1,7 @@
 """The dashboard as people get it: in a real browser."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,22 +13,10 @@ from testbed.live_run import LiveRun, LiveRuns
 from testbed.live_snapshot import RunFacts
 from testbed.recorded_events import recorded_events
 from testbed.server import ServerState
-from workloads.request import Tier
-from workloads.slo import Slo
 
 pytestmark = pytest.mark.slow
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
-FACTS = RunFacts(
-    scenario=f"small {HOSTILE}",
-    mode="emulated",
-    seed=5,
-    policies=("lt-ua", HOSTILE),
-    horizon_s=200.0,
-    grace_s=600.0,
-    demand_bin_s=5.0,
-    slos={Tier.IW_F: Slo(ttft_s=3.0), Tier.IW_N: Slo(ttft_s=60.0), Tier.NIW: Slo(deadline_s=86400.0)},
-)
 
 
 def server(live: LiveRun, server_id: str, state: ServerState, model: str = "a", reason: str = "") -> None:
@@ -36,10 +25,10 @@ def server(live: LiveRun, server_id: str, state: ServerState, model: str = "a", 
 
 
 @pytest.fixture
-def told(small_scenario: Any, run_policy: Any, tmp_path: Any) -> LiveRuns:
+def told(small_scenario: Any, run_policy: Any, run_facts: RunFacts, tmp_path: Any) -> LiveRuns:
     """A run of 200 s that has come half-way."""
     folder = run_policy(small_scenario.experiment(), "lt-ua", tmp_path / "lt-ua")
-    runs = LiveRuns(FACTS)
+    runs = LiveRuns(replace(run_facts, scenario=f"small {HOSTILE}", policies=("lt-ua", HOSTILE)))
     live = runs.begin("lt-ua", 1000, lambda: 500)
     for at_s, event in recorded_events(folder, None):
         if at_s <= 100.0:

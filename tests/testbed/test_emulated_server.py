@@ -1,6 +1,7 @@
 """The emulated server on a clock: starts and stops take their time, and every request ends once, whatever happens."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.emulated_server import EmulatedServer
-from testbed.server import ServerSpec, ServerState
+from testbed.fault import Fault, FaultKind
+from testbed.server import ServerError, ServerSpec, ServerState
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 
@@ -28,7 +30,7 @@ def emulated(slow_profile: Any) -> Any:
             model="a", region="west", gpu_type="h100", gpus=1.0, max_num_seqs=32, max_num_batched_tokens=1024
         )
         return EmulatedServer(
-            spec,
+            replace(spec, async_scheduling=given.pop("async_scheduling", None)),
             "s1",
             clock=clock,
             on_change=on_change,
@@ -245,3 +247,106 @@ def test_a_request_on_its_way_is_drained_with_the_others_and_one_that_is_given_u
 
     in_virtual_time(run())
     assert [(c.request.request_id, c.outcome) for c in ended] == [(0, Outcome.COMPLETED)]
+
+
+def fault(kind: FaultKind, factor: float = float("inf"), for_s: float | None = None) -> Fault:
+    return Fault(at_s=0.0, kind=kind, model=None, region=None, gpu_type=None, draw=0.0, factor=factor, for_s=for_s)
+
+
+async def answered(server: EmulatedServer, request: Any, after_s: float = 0.0, suffers: Fault | None = None) -> Any:
+    """The completion of a request to a READY server that suffers a fault `after_s` later."""
+    async with asyncio.TaskGroup() as tasks:
+        sent = tasks.create_task(server.send(request))
+        await asyncio.sleep(after_s)
+        if suffers is not None:
+            server.inject(suffers)
+    return sent.result()
+
+
+def test_a_killed_server_is_failed_first_and_then_loses_what_it_has(
+    in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    told: list[tuple[float, ServerState]] = []
+
+    async def run() -> Completion:
+        server = emulated(told)
+        await server.start()
+        completion = await answered(server, make_request(tokens=400), 1.0, fault(FaultKind.KILL))
+        server.inject(fault(FaultKind.KILL))  # there is nothing left to kill
+        await server.stop(10.0)
+        return completion
+
+    completion = in_virtual_time(run())
+    assert (completion.outcome, completion.last_token_s) == (Outcome.FAILED, 21.0)
+    assert 0 < completion.output_tokens < completion.request.output_tokens
+    assert "killed by SIGKILL" in completion.reason
+    assert [state for _, state in told] == [ServerState.READY, ServerState.FAILED]
+
+
+@pytest.mark.parametrize("step_by_step", [False, True])
+def test_a_server_that_hangs_a_while_answers_so_much_later(
+    step_by_step: bool, in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    async def run(suffers: Fault | None) -> Completion:
+        server = emulated(step_by_step=step_by_step)
+        await server.start()
+        return await answered(server, make_request(tokens=400), 1.0, suffers)
+
+    undisturbed = in_virtual_time(run(None))
+    assert undisturbed.first_token_s < 21.0 < undisturbed.last_token_s
+    hung = in_virtual_time(run(fault(FaultKind.HANG, for_s=30.0)))
+    assert hung.outcome is Outcome.COMPLETED
+    assert hung.first_token_s == undisturbed.first_token_s
+    assert hung.last_token_s == pytest.approx(undisturbed.last_token_s + 30.0)
+    slow = in_virtual_time(run(fault(FaultKind.SLOW, factor=3.0)))
+    assert slow.last_token_s - 21.0 == pytest.approx(3.0 * (undisturbed.last_token_s - 21.0))
+
+
+def test_a_server_that_hangs_for_longer_than_its_health_check_waits_is_failed(
+    in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    told: list[tuple[float, ServerState]] = []
+
+    async def run() -> Completion:
+        server = emulated(told, health_timeout_s=40.0)
+        await server.start()
+        server.inject(fault(FaultKind.HANG, for_s=39.0))
+        await asyncio.sleep(100.0)
+        assert server.state is ServerState.READY
+        return await answered(server, make_request(tokens=400), 0.0, fault(FaultKind.HANG))
+
+    completion = in_virtual_time(run())
+    assert told[-1] == (160.0, ServerState.FAILED)
+    assert (completion.outcome, completion.output_tokens, completion.first_token_s) == (Outcome.FAILED, 0, None)
+    assert "no answer to its health check for 40 s" in completion.reason
+
+
+def test_a_server_whose_start_is_killed_says_so_at_once(in_virtual_time: Any, emulated: Any) -> None:
+    told: list[tuple[float, ServerState]] = []
+
+    async def run() -> None:
+        server = emulated(told)
+        server.inject(fault(FaultKind.FAIL_START))
+        with pytest.raises(ServerError, match="died at start"):
+            await server.start()
+
+    in_virtual_time(run())
+    assert told == [(0.0, ServerState.FAILED)]
+
+
+def test_with_asynchronous_scheduling_who_comes_within_an_iteration_is_not_in_the_next(
+    in_virtual_time: Any, emulated: Any, make_request: Any
+) -> None:
+    async def run(scheduling: bool | None) -> tuple[Completion, Completion]:
+        server = emulated(async_scheduling=scheduling)
+        await server.start()
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(server.send(make_request(0, tokens=400)))
+            await asyncio.sleep(1.0)
+            second = tasks.create_task(server.send(make_request(1, tokens=400)))
+        return first.result(), second.result()
+
+    (_, at_once), (alone, later) = in_virtual_time(run(False)), in_virtual_time(run(None))
+    step_s = (alone.last_token_s - alone.first_token_s) / (alone.output_tokens - 1)
+    assert later.first_token_s - at_once.first_token_s == pytest.approx(step_s, rel=0.3)
+    assert in_virtual_time(run(True))[1].first_token_s == later.first_token_s

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.types import Placement, ScalingPlan
+from testbed.fault_parts import RecoveryConfig
 from testbed.server import ServerError, ServerState
 
 READY, STARTING, DRAINING, STOPPED, FAILED = (
@@ -170,7 +171,7 @@ def test_starts_wait_until_a_draining_server_gives_its_gpus_back(
     in_virtual_time(run())
 
 
-def test_a_server_that_cannot_start_is_failed_with_its_reason_and_the_next_plan_tries_again(
+def test_a_server_that_cannot_start_is_failed_with_its_reason_and_started_again_on_its_gpus(
     in_virtual_time: Any, small_fleet: Any
 ) -> None:
     def first_fails(server: Any) -> None:
@@ -185,33 +186,82 @@ def test_a_server_that_cannot_start_is_failed_with_its_reason_and_the_next_plan_
             assert [c for c in scene.changes if c[2] is FAILED] == [(10.0, "m-west-1", FAILED, "CUDA out of memory")]
             assert [str(failure) for failure in scene.fleet.failures] == ["CUDA out of memory"]
             assert scene.in_state(READY) == ["m-west-2"]
-            assert (len(scene.servers), scene.used_gpus()) == (2, 1)
-            await scene.want(west=2)
-            await asyncio.sleep(15.0)
+            assert (len(scene.servers), scene.used_gpus()) == (2, 2)
+            seen = await scene.fleet.observe()
+            assert seen.placements[scene.place()].ready_at_s == (30.0,)
+            await scene.want(west=2)  # it is on its way already
+            await asyncio.sleep(15.5)
             assert scene.in_state(READY) == ["m-west-2", "m-west-3"]
+            assert scene.servers[2].gpu_indices == scene.servers[0].gpu_indices
+            assert scene.changes[-2][3] == "again, after 1 failure"
 
     in_virtual_time(run())
 
 
-def test_a_server_that_fails_at_once_does_not_spin(in_virtual_time: Any, small_fleet: Any) -> None:
+def test_a_server_that_fails_again_and_again_waits_ever_longer_until_its_gpus_are_given_up(
+    in_virtual_time: Any, small_fleet: Any
+) -> None:
     def hopeless(server: Any) -> None:
-        number = int(server.server_id.rsplit("-", 1)[1])
-        assert number < 20, "started again and again at one moment"
         server.start_s, server.stop_s, server.refuses_to_start = 0.0, 0.0, "no such model"
 
     async def run() -> None:
-        scene = small_fleet(change=hopeless)
+        recovery = RecoveryConfig(restart_after_s=10.0, restart_after_at_most_s=30.0, give_up_after=4)
+        scene = small_fleet(change=hopeless, recovery=recovery)
         async with scene.fleet:
-            for attempt in (1, 2, 3):
-                await scene.want(west=1)
-                await asyncio.sleep(60.0)
-                assert len(scene.servers) == attempt
-            assert scene.used_gpus() == 0
+            await scene.want(west=1)
+            await asyncio.sleep(1000.0)
+            assert [at_s for at_s, _, state, _ in scene.changes if state is STARTING] == [0.0, 10.0, 30.0, 60.0, 90.0]
+            assert scene.given_up == ["m-west-5"]
+            seen = await scene.fleet.observe()
+            assert seen.limits.quota_gpus == {("west", "h100"): 3.0, ("east", "h100"): 4.0}
+            assert seen.placements[scene.place()].active == 0
+            await scene.want(west=4)
+            assert scene.used_gpus() == 4, "one of them is no good, three are tried"
+            await scene.want(west=0)
+            await asyncio.sleep(1000.0)
+            assert scene.used_gpus() == 1
 
     in_virtual_time(run())
 
 
-def test_a_server_that_dies_gives_its_gpus_back_and_is_replaced_by_the_next_plan(
+def test_a_server_that_served_long_enough_begins_a_new_row_of_failures(in_virtual_time: Any, small_fleet: Any) -> None:
+    async def run() -> None:
+        scene = small_fleet(recovery=RecoveryConfig(restart_after_s=10.0, stable_after_s=100.0, give_up_after=1))
+        async with scene.fleet:
+            await scene.want(west=1)
+            for _ in range(3):
+                await asyncio.sleep(10.0 + 100.5)  # its start, and what makes it stable
+                scene.servers[-1].die("died")
+                await asyncio.sleep(10.0)
+            assert scene.given_up == []
+            await asyncio.sleep(10.0 + 50.0)
+            scene.servers[-1].die("died")
+            assert scene.given_up == []
+            await asyncio.sleep(0.1)
+            assert scene.given_up == ["m-west-4"]
+
+    in_virtual_time(run())
+
+
+def test_a_server_that_is_no_longer_wanted_is_not_started_again(in_virtual_time: Any, small_fleet: Any) -> None:
+    async def run() -> None:
+        scene = small_fleet()
+        async with scene.fleet:
+            await scene.want(west=2)
+            await asyncio.sleep(11.0)
+            scene.servers[0].die("died")
+            await asyncio.sleep(1.0)
+            assert scene.used_gpus() == 2
+            await scene.want(west=1)
+            assert scene.used_gpus() == 1
+            assert scene.in_state(READY) == ["m-west-2"], "what is gone is given up before what serves"
+            await asyncio.sleep(60.0)
+            assert len(scene.servers) == 2
+
+    in_virtual_time(run())
+
+
+def test_a_server_that_dies_is_started_again_on_its_gpus(
     in_virtual_time: Any, small_fleet: Any, make_request: Any
 ) -> None:
     async def run() -> None:
@@ -225,15 +275,15 @@ def test_a_server_that_dies_gives_its_gpus_back_and_is_replaced_by_the_next_plan
             await asyncio.sleep(0.1)
             scene.router.serve(make_request(1))
             await asyncio.sleep(0.1)
-            assert scene.used_gpus() == 1
+            assert scene.used_gpus() == 2
             seen = await scene.fleet.observe()
-            assert (seen.placements[scene.place()].active, seen.placements[scene.place()].draining) == (1, 0)
+            state = seen.placements[scene.place()]
+            assert (state.ready, state.starting, state.draining) == (1, 1, 0)
             await scene.router.idle()
             assert [r.request_id for r in scene.servers[1].sent] == [1]
             assert sorted(c.reason for c in scene.completions) == ["", "server m-west-1 is over"]
             assert len(scene.servers) == 2
-            await scene.want(west=2)
-            await asyncio.sleep(11.0)
+            await asyncio.sleep(16.0)
             assert scene.in_state(READY) == ["m-west-2", "m-west-3"]
 
     in_virtual_time(run())

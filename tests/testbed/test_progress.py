@@ -1,6 +1,7 @@
 """What a user sees of a run under way."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -78,18 +79,10 @@ def test_in_a_terminal_a_table_shows_servers_by_region_and_state(progress: Progr
     assert shown.endswith(LAST_LINE)
 
 
-def test_in_a_terminal_a_run_that_is_listened_to_shows_tiers_and_decisions_too(progress: Progress) -> None:
-    facts = RunFacts(
-        scenario="s",
-        mode="emulated",
-        seed=1,
-        policies=("lt-ua",),
-        horizon_s=86_400.0,
-        grace_s=0.0,
-        demand_bin_s=60.0,
-        slos={Tier.IW_F: Slo(ttft_s=1.0)},
-    )
-    live = LiveRun(facts, "lt-ua", 20_000, lambda: 5_000)
+def test_in_a_terminal_a_run_that_is_listened_to_shows_tiers_and_decisions_too(
+    progress: Progress, run_facts: RunFacts
+) -> None:
+    live = LiveRun(replace(run_facts, slos={Tier.IW_F: Slo(ttft_s=1.0)}), "lt-ua", 20_000, lambda: 5_000)
     live.tell(Began(before_s=0.0))
     for number, ttft_s in enumerate((0.25, 0.25, 0.25, 2.0)):
         live.tell(completion(number, ttft_s))

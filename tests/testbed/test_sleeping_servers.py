@@ -26,6 +26,14 @@ def life(scene: Any, server_id: str) -> list[tuple[float, ServerState, str]]:
     return [(at_s, state, reason) for at_s, who, state, reason in scene.changes if who == server_id]
 
 
+async def put_to_sleep(scene: Any, servers: int = 1) -> None:
+    """West has so many servers, all asleep by second 16."""
+    await scene.want(west=servers)
+    await asyncio.sleep(11.0)
+    await scene.want(asleep=servers)
+    await asyncio.sleep(5.0)
+
+
 def test_a_surplus_sleeps_without_gpus_and_wakes_in_its_wake_time(in_virtual_time: Any, small_fleet: Any) -> None:
     async def run() -> None:
         scene = small_fleet()
@@ -98,10 +106,7 @@ def test_sleepers_that_nobody_wants_any_more_are_stopped_and_take_no_gpu_meanwhi
     async def run() -> None:
         scene = small_fleet(gpus=2)
         async with scene.fleet:
-            await scene.want(west=2)
-            await asyncio.sleep(11.0)
-            await scene.want(asleep=2)
-            await asyncio.sleep(5.0)
+            await put_to_sleep(scene, 2)
             await scene.want(asleep=1)
             await asyncio.sleep(0.0)
             assert scene.in_state(STOPPING) == ["m-west-1"]
@@ -116,10 +121,7 @@ def test_starts_keep_off_the_gpus_of_sleepers_while_there_are_others(in_virtual_
     async def run() -> None:
         scene = small_fleet(gpus=4, models={"m": 1, "n": 2})
         async with scene.fleet:
-            await scene.want(west=1)
-            await asyncio.sleep(11.0)
-            await scene.want(asleep=1)
-            await asyncio.sleep(5.0)
+            await put_to_sleep(scene)
             plan = {scene.place("west", "n"): 1}
             await scene.fleet.apply(
                 ScalingPlan(counts=plan, sleeping={scene.place(): 1}, next_decision_s=0.0),
@@ -135,10 +137,7 @@ def test_a_sleeper_whose_gpus_are_taken_stays_asleep_and_a_start_says_why(
     async def run() -> None:
         scene = small_fleet(gpus=4, models={"m": 1, "n": 3})
         async with scene.fleet:
-            await scene.want(west=2)
-            await asyncio.sleep(11.0)
-            await scene.want(asleep=2)
-            await asyncio.sleep(5.0)
+            await put_to_sleep(scene, 2)
 
             async def plan(m: int, n: int) -> None:
                 counts = {scene.place(): m, scene.place("west", "n"): n}
@@ -166,10 +165,7 @@ def test_where_another_gpu_is_free_a_server_is_started_beside_a_sleeper_that_can
     async def run() -> None:
         scene = small_fleet(gpus=2)
         async with scene.fleet:
-            await scene.want(west=1)
-            await asyncio.sleep(11.0)
-            await scene.want(asleep=1)
-            await asyncio.sleep(5.0)
+            await put_to_sleep(scene)
             slots = scene.slots["west", "h100"]
             assert (slots.take(1), slots.take(1)) == ((1,), (0,)), "others take both"
             slots.give_back((1,), 1)
@@ -236,10 +232,7 @@ def test_one_that_wakes_up_unwanted_sleeps_again_and_one_wanted_again_stays(
     async def run() -> None:
         scene = small_fleet()
         async with scene.fleet:
-            await scene.want(west=1)
-            await asyncio.sleep(11.0)
-            await scene.want(asleep=1)
-            await asyncio.sleep(5.0)
+            await put_to_sleep(scene)
             await scene.want(west=1)
             await asyncio.sleep(1.0)
             await scene.want(asleep=1)
@@ -281,32 +274,37 @@ def test_one_told_to_wake_and_to_sleep_in_the_same_moment_holds_no_gpu_and_wakes
     in_virtual_time(run())
 
 
-@pytest.mark.parametrize("when", ["asleep", "waking"])
-def test_a_sleeper_that_dies_gives_everything_back_and_the_next_plan_starts_another(
-    when: str, in_virtual_time: Any, small_fleet: Any
-) -> None:
+def test_a_sleeper_that_dies_is_gone_until_a_plan_wants_a_server(in_virtual_time: Any, small_fleet: Any) -> None:
+    async def run() -> None:
+        scene = small_fleet()
+        async with scene.fleet:
+            await put_to_sleep(scene)
+            scene.servers[0].die("died (SIGKILL)")
+            await asyncio.sleep(60.0)
+            assert scene.in_state(FAILED) == ["m-west-1"]
+            assert scene.used_gpus() == 0
+            assert len(scene.servers) == 1
+            await scene.want(west=1)
+            await asyncio.sleep(11.0)
+            assert scene.in_state(READY) == ["m-west-2"]
+
+    in_virtual_time(run())
+
+
+def test_a_sleeper_that_cannot_wake_is_started_anew_on_its_gpus(in_virtual_time: Any, small_fleet: Any) -> None:
     def shape(server: Any) -> None:
-        if when == "waking" and server.server_id == "m-west-1":
+        if server.server_id == "m-west-1":
             server.refuses_to_wake = "died (SIGKILL)"
 
     async def run() -> None:
         scene = small_fleet(change=shape)
         async with scene.fleet:
+            await put_to_sleep(scene)
             await scene.want(west=1)
-            await asyncio.sleep(11.0)
-            await scene.want(asleep=1)
-            await asyncio.sleep(5.0)
-            if when == "asleep":
-                scene.servers[0].die("died (SIGKILL)")
-            else:
-                await scene.want(west=1)
-                await asyncio.sleep(5.0)
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(3.5)
             assert scene.in_state(FAILED) == ["m-west-1"]
-            assert scene.used_gpus() == 0
-            assert len(scene.servers) == 1, "nothing starts in its place before the next plan"
-            await scene.want(west=1)
-            await asyncio.sleep(11.0)
+            assert (scene.used_gpus(), len(scene.servers)) == (1, 1)
+            await asyncio.sleep(21.0)
             assert scene.in_state(READY) == ["m-west-2"]
 
     in_virtual_time(run())

@@ -102,10 +102,10 @@ def test_timers_that_are_cancelled_are_forgotten_and_the_others_are_not() -> Non
             timer = loop.call_at(1.0 + number, fired.append, number)
             if number % 10:
                 timer.cancel()
-        assert len(loop._timers) < 3_000
+        assert len(loop._agenda) < 3_000
         await asyncio.sleep(20_000.0)
         assert fired == list(range(0, 10_000, 10))
-        return len(loop._timers)
+        return len(loop._agenda)
 
     assert in_virtual_time(run()) <= 1
 
@@ -129,6 +129,6 @@ def test_cancelled_timers_whose_time_has_come_count_no_more() -> None:
         for number in range(100):
             loop.call_at(1.0 + number, print).cancel()
         await asyncio.sleep(200.0)
-        return loop._cancelled_timers
+        return loop._agenda.cancelled
 
     assert in_virtual_time(run()) == 0

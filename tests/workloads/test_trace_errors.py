@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workloads.trace import METADATA_KEY, Trace
+from workloads.trace import Trace
 from workloads.trace_checks import TraceError
+from workloads.trace_file import METADATA_KEY
 from workloads.trace_metadata import TraceMetadata
 
 ROWS = 4

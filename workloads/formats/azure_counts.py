@@ -25,6 +25,7 @@ from workloads.trace_checks import TraceError
 COLUMNS = ("Time", "TIMESTAMP")
 MOST_BINS = 10_000_000
 MOST_PER_BIN = 1_000_000
+MOST_REQUESTS = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +86,11 @@ def _batches(path: Path, options: ReadOptions, findings: Findings) -> Iterator[p
     series = read_counts(path, findings)
     findings.time_zero, findings.seed = series.time_zero, seed
     findings.horizon_s = len(series.counts) * series.bin_s
+    requests = int(series.counts.sum())
+    if requests > MOST_REQUESTS:
+        raise TraceError(f"{path}: {requests:,} requests in column TIMESTAMP; at most {MOST_REQUESTS:,} can be drawn")
     findings.note(
-        f"{int(series.counts.sum()):,} arrivals drawn with seed {seed}, uniform within each of {len(series.counts):,} "
+        f"{requests:,} arrivals drawn with seed {seed}, uniform within each of {len(series.counts):,} "
         f"bins of {series.bin_s:g} s; lengths drawn from the tables given"
     )
     bins_per_block = 8640

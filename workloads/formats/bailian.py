@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workloads.formats.findings import Findings
+from workloads.formats.findings import Findings, shortened
 from workloads.formats.json_rows import json_rows
 from workloads.formats.number_times import UNITS_PER_S, NumberTimes
 from workloads.formats.options import ReadOptions
@@ -36,7 +36,9 @@ def _batches(path: Path, options: ReadOptions, findings: Findings) -> Iterator[p
         rows.refuse("turn", (turn < 1) | (turn > 10**6), "wanted a whole number, 1 or more")
         prompt, output = rows.tokens("input_length"), rows.tokens("output_length")
         hashes = prefix_hashes(rows, records, prompt, BLOCK_TOKENS, findings)
-        types.update(str(record.get("type")) for record, good in zip(records, rows.good, strict=True) if good)
+        types.update(
+            shortened(str(record.get("type"))) for record, good in zip(records, rows.good, strict=True) if good
+        )
         yield rows.kept(
             {
                 "request_id": chat,

@@ -45,7 +45,9 @@ def _batches(path: Path, options: ReadOptions, findings: Findings) -> Iterator[p
         }
         if with_sessions:
             columns["session_name"] = rows.optional_texts("Session ID")
-            columns["elapsed_s"] = rows.numbers("Elapsed time", "wanted seconds", may_be_empty=True)
+            elapsed_s = rows.numbers("Elapsed time", "wanted seconds", may_be_empty=True)
+            rows.refuse("Elapsed time", elapsed_s < 0, "negative; wanted seconds")
+            columns["elapsed_s"] = elapsed_s
         yield rows.kept(columns)
 
 

@@ -95,5 +95,6 @@ class Findings:
 
 def shortened(value: bytes | str) -> str:
     """`value` as one short printable line, bytes that are no UTF-8 escaped."""
-    text = value.decode("utf-8", errors="backslashreplace") if isinstance(value, bytes) else value
+    raw = value if isinstance(value, bytes) else value.encode("utf-8", errors="surrogatepass")
+    text = raw.decode("utf-8", errors="backslashreplace")
     return repr(text if len(text) <= 60 else text[:57] + "...")

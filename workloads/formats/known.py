@@ -20,8 +20,8 @@ from workloads.formats.servegen import SERVEGEN
 from workloads.formats.tidy import PARQUET, TIDY_CSV
 from workloads.formats.trace_format import FileHead, TraceFormat
 from workloads.formats.vidur import VIDUR
-from workloads.trace import METADATA_KEY
 from workloads.trace_checks import TraceError
+from workloads.trace_file import METADATA_KEY
 
 FORMATS = {
     format_.name: format_
@@ -73,7 +73,7 @@ def _file_head(path: Path) -> FileHead:
                 parquet_columns = tuple(file.schema_arrow.names)
                 is_ours = METADATA_KEY in (file.metadata.metadata or {})
         except (pa.ArrowException, OSError) as error:
-            raise TraceError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+            raise TraceError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from None
     elif first.lstrip().startswith(b"{"):
         line = first.lstrip().split(b"\n", 1)[0]
         # A first line that is cut off still shows its keys.

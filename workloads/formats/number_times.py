@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from workloads.formats.arrivals_seen import ArrivalsSeen
 from workloads.trace_checks import TraceError
+from workloads.trace_metadata import LONGEST_HORIZON_S
 
 DAY_S = 86_400.0
 LONGEST_S = 400 * DAY_S
@@ -18,6 +19,17 @@ class NumberTimes:
 
     unit: str
     fractions: bool
+
+
+def check_span(seen: ArrivalsSeen, source: str, *, dates: bool) -> None:
+    """Raise TraceError where arrivals reach further than any trace does: 400 days of dates, 31 years of numbers."""
+    most_s = LONGEST_S if dates else LONGEST_HORIZON_S
+    reach_s = seen.last_s - min(seen.first_s, 0.0)
+    if reach_s > most_s:
+        raise TraceError(
+            f"{source}, line {seen.latest_line}: {reach_s / DAY_S:,.6g} days after the beginning (the earliest: line "
+            f"{seen.earliest_line}); at most {most_s / DAY_S:,.0f} are read: a wrong date or unit?"
+        )
 
 
 def check_unit(times: NumberTimes, seen: ArrivalsSeen, source: str) -> None:

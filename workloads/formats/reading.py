@@ -13,7 +13,7 @@ from workloads.formats.completing import completed
 from workloads.formats.findings import Findings, ReadReport
 from workloads.formats.import_step import imported
 from workloads.formats.known import detected, format_named
-from workloads.formats.number_times import check_unit
+from workloads.formats.number_times import check_span, check_unit
 from workloads.formats.options import ReadOptions
 from workloads.formats.trace_format import TraceFormat
 from workloads.optional_columns import one_chunk
@@ -59,16 +59,20 @@ def batches(
 ) -> Iterator[pa.Table]:
     """Tables of at least one row as the format yields them, with all labels; the whole is checked after the last."""
     assert format_.batches is not None, "a format that can be read"
-    for table in format_.batches(path, options, findings):
-        if len(table):
-            seen.add(table, findings)
-            yield completed(table, options, findings)
+    try:
+        for table in format_.batches(path, options, findings):
+            if len(table):
+                seen.add(table, findings)
+                yield completed(table, options, findings)
+    except (pa.ArrowException, OSError) as error:
+        raise TraceError(f"{path}, after row {findings.rows_read:,}: {' '.join(str(error).split())}") from error
     if not seen.rows:
         first = findings.skipped[0] if findings.skipped else None
         why = f"; first: line {first.first_line}, {first.reason}: {first.example}" if first else ""
         raise TraceError(f"{path}: none of {findings.rows_read:,} rows of format {format_.name} can be used{why}")
     if format_.times is not None and options.time_unit is None:
         check_unit(format_.times, seen, findings.source)
+    check_span(seen, findings.source, dates=findings.time_zero is not None)
 
 
 def _within(table: pa.Table, window_s: tuple[float, float] | None, *, end_too: bool = True) -> pa.Table:

@@ -31,6 +31,7 @@ from workloads.trace_checks import TraceError
 
 PARQUET_COLUMNS = {"client", "t", "rate", "cv", "pat", "p1", "p2"}
 MOST_PER_S = 100_000.0
+MOST_REQUESTS = 10**9
 SHAPES = (0.02, 100.0)  # beyond which a fit to the gaps of ten minutes says nothing
 
 
@@ -110,9 +111,14 @@ def _width_s(windows: Windows, path: Path) -> float:
     if len(begins_s) < 2:
         raise TraceError(f"{path}: windows of one time only; wanted at least two, to know how long they are")
     width_s = float(np.diff(begins_s).min())
-    per_s = np.bincount(np.searchsorted(begins_s, windows.begins_s), weights=windows.rate_per_s).max()
-    if per_s > MOST_PER_S:
-        raise TraceError(f"{path}: {per_s:,.0f} requests/s; rates per window or per minute? Wanted requests/s")
+    per_s_by_time = np.bincount(np.searchsorted(begins_s, windows.begins_s), weights=windows.rate_per_s)
+    if per_s_by_time.max() > MOST_PER_S:
+        raise TraceError(
+            f"{path}: {per_s_by_time.max():,.0f} requests/s; rates per window or per minute? Wanted requests/s"
+        )
+    requests = per_s_by_time.sum() * width_s
+    if requests > MOST_REQUESTS:
+        raise TraceError(f"{path}: {requests:,.0f} requests; at most {MOST_REQUESTS:,} can be drawn")
     if width_s < 10:
         raise TraceError(f"{path}: windows of {width_s:g} s; times in minutes or hours? Wanted seconds")
     return width_s

@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 
 from workloads.formats.csv_rows import csv_rows
 from workloads.formats.findings import Findings
-from workloads.formats.text_rows import MOST_TOKENS, TextRows
+from workloads.formats.text_rows import TextRows
+from workloads.lengths import MOST_TOKENS
+from workloads.strict_json import require_each_key_once
 from workloads.trace_checks import TraceError
 
 WINDOW_COLUMNS = ("t", "rate", "cv", "pat", "p1", "p2")
-_NAME = re.compile(r"chunk-(\d+)-trace\.csv")
+_NAME = re.compile(r"chunk-(0|[1-9]\d{0,8})-trace\.csv")
+LONGEST_S = 400 * 86_400.0
 Floats = npt.NDArray[np.float64]
 
 
@@ -100,6 +103,8 @@ def read_windows(path: Path, findings: Findings) -> Windows:
 
 def _from_parquet(path: Path, findings: Findings) -> Windows:
     table = pq.read_table(path, columns=["client", *WINDOW_COLUMNS], partitioning=None)
+    if not pa.types.is_integer(table["client"].type) or table["client"].null_count:
+        raise TraceError(f"{path}: column client is {table['client'].type}; wanted a whole number in every row")
     columns = {name: pc.fill_null(table[name].cast(pa.string()), "") for name in WINDOW_COLUMNS}
     rows = TextRows(
         {name: column.combine_chunks().cast(pa.binary()) for name, column in columns.items()},
@@ -112,6 +117,7 @@ def _from_parquet(path: Path, findings: Findings) -> Windows:
 def _checked(rows: TextRows, client: npt.NDArray[np.int64]) -> Windows:
     begins_s = rows.numbers("t", "wanted the window's beginning in s")
     rows.refuse("t", begins_s < 0, "negative; wanted the window's beginning in s")
+    rows.refuse("t", begins_s > LONGEST_S, "after more than 400 days; wanted the window's beginning in s")
     rate = rows.numbers("rate", "wanted requests/s")
     rows.refuse("rate", rate < 0, "negative; wanted requests/s")
     law = rows.optional_texts("pat")
@@ -128,15 +134,19 @@ def _checked(rows: TextRows, client: npt.NDArray[np.int64]) -> Windows:
 def read_shares(path: Path) -> LengthShares:
     """One client's lengths. Raises TraceError for a file that does not hold them."""
     try:
-        given = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        require_each_key_once(text)
+        given = json.loads(text)
         times = sorted(given, key=float)
         columns = {
             name: tuple(_shares(given[time].get(name, "{}")) for time in times)
             for name in ("input_tokens", "output_tokens")
         }
         from_s = np.array([float(time) for time in times])
-    except (ValueError, AttributeError, TypeError, OSError) as error:
-        raise TraceError(f"{path}: not the lengths of a client ({str(error).splitlines()[0]})") from None
+        if not np.isfinite(from_s).all():
+            raise ValueError("a time that is no finite number")
+    except (ValueError, AttributeError, TypeError, LookupError, OverflowError, RecursionError, OSError) as error:
+        raise TraceError(f"{path}: not the lengths of a client ({' '.join(str(error).split())})") from None
     return LengthShares(source=path, from_s=from_s, prompt=columns["input_tokens"], output=columns["output_tokens"])
 
 
@@ -148,6 +158,6 @@ def _shares(text: Any) -> tuple[npt.NDArray[np.int32], Floats] | None:
     pairs = [pair.split(":") for pair in body.split(",")]
     tokens = np.array([int(pair[0]) for pair in pairs], dtype=np.int64)
     shares = np.array([float(pair[1]) for pair in pairs])
-    if (tokens < 0).any() or (tokens > MOST_TOKENS).any() or not (shares >= 0).all() or not shares.sum() > 0:
+    if (tokens < 0).any() or (tokens > MOST_TOKENS).any() or not (shares >= 0).all() or not 0 < shares.sum() < np.inf:
         raise ValueError(f"lengths of 0 to {MOST_TOKENS:,} tokens and shares of 0 or more were expected")
     return np.maximum(tokens, 1).astype(np.int32), np.cumsum(shares)

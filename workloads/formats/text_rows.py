@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workloads.formats.findings import Findings, shortened
+from workloads.lengths import MOST_TOKENS
 from workloads.trace_checks import TraceError
 
-MOST_TOKENS = 10_000_000  # the largest context windows that are advertised
 TOKENS = f"wanted whole tokens, 1 to {MOST_TOKENS:,}"
 DATES = "wanted a date and time such as 2024-05-10 00:00:00.009930+00:00"
 

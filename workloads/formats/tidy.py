@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from workloads.formats.byte_blocks import head
 from workloads.formats.csv_rows import csv_rows, header_of
@@ -26,8 +25,8 @@ from workloads.formats.trace_format import TraceFormat
 from workloads.optional_columns import NO_SESSION, OPTIONAL_COLUMNS, lists
 from workloads.partial_file import partial_file
 from workloads.request import Tier
-from workloads.trace import METADATA_KEY
-from workloads.trace_checks import COLUMNS, LABELS, NO_TENANT, TraceError
+from workloads.trace_checks import COLUMNS, LABELS, NO_TENANT, TraceError, canonical
+from workloads.trace_file import METADATA_KEY, metadata_in, parsed_metadata, trace_file
 from workloads.trace_metadata import TraceMetadata
 
 REQUIRED = ("arrival_s", "prompt_tokens", "output_tokens")
@@ -42,32 +41,26 @@ def beside(path: Path) -> Path:
 
 
 def _csv_metadata(path: Path) -> TraceMetadata | None:
-    if not beside(path).exists():
-        return None
-    return _metadata(beside(path).read_bytes(), beside(path))
-
-
-def _parquet_metadata(path: Path) -> TraceMetadata | None:
-    with pq.ParquetFile(path) as file:
-        return _metadata((file.metadata.metadata or {}).get(METADATA_KEY, b""), path)
-
-
-def _metadata(text: bytes, path: Path) -> TraceMetadata:
     try:
-        return TraceMetadata.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise TraceError(f"{path}: metadata {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        return parsed_metadata(beside(path).read_bytes(), beside(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TraceError(f"{beside(path)}: {error.strerror}") from None
+
+
+def _parquet_metadata(path: Path) -> TraceMetadata:
+    with trace_file(path) as file:
+        return metadata_in(file, path)
 
 
 def _parquet_batches(path: Path, _: ReadOptions, findings: Findings) -> Iterator[pa.Table]:
-    metadata = _parquet_metadata(path)
-    findings.prefix_block_tokens = metadata.prefix_block_tokens if metadata else None
-    with pq.ParquetFile(path) as file:
+    with trace_file(path) as file:
+        findings.prefix_block_tokens = metadata_in(file, path).prefix_block_tokens
         for batch in file.iter_batches(ROWS_PER_BATCH):
             first = findings.rows_read
             findings.rows_read += len(batch)
-            table = pa.Table.from_batches([batch])
+            table = canonical(pa.Table.from_batches([batch]), findings.source, first)
             yield table.append_column("line", pa.array(np.arange(first + 1, first + len(table) + 1)))
 
 
@@ -147,7 +140,7 @@ def _write_parquet(batches: Iterable[pa.Table], metadata: Callable[[], TraceMeta
         writer: pq.ParquetWriter | None = None
         try:
             for table in batches:
-                writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
+                writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd", write_page_checksum=True)
                 writer.write_table(table)
             if writer is None:
                 raise TraceError(f"{path}: no requests to write")

