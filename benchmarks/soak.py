@@ -22,11 +22,13 @@ import numpy as np
 import psutil
 
 from results.recorder import RunRecorder
+from testbed.live_events import Event, ServerChange
 from testbed.live_run import LiveRuns
 from testbed.policy_run import PolicyRun, Progress
 from testbed.run import prepare
 from testbed.run_view import run_facts
 from testbed.scenario import Scenario
+from testbed.server import ServerState
 from testbed.steady_interpreter import steady_interpreter
 from workloads.real_time_loop import real_time_loop
 
@@ -95,6 +97,7 @@ def scenario(minutes: float, hours: float) -> Scenario:
                     "shares_of": "requests",
                     "models": {"llama-3.1-8b": {"max_model_len": 2048, **lengths}},
                     "regions": {"west": {"share": 0.6}, "east": {"share": 0.4}},
+                    "interactive": {"bursts_per_day": 200},
                 }
             },
             "initial_servers": 4,
@@ -116,6 +119,13 @@ def soak(minutes: float, hours: float) -> Soaked:
     samples: list[tuple[float, int, int]] = []
     process = psutil.Process()
 
+    starts = 0
+
+    def heard(event: Event) -> None:
+        nonlocal starts
+        starts += isinstance(event, ServerChange) and event.state is ServerState.STARTING
+        live.tell(event)
+
     async def sample_forever() -> None:
         while True:
             live.snapshot()
@@ -127,12 +137,16 @@ def soak(minutes: float, hours: float) -> Soaked:
         policy = experiment.policies[POLICY]
         async with asyncio.TaskGroup() as tasks:
             sampling = tasks.create_task(sample_forever(), name="sampling")
-            await PolicyRun(experiment.setting, policy, recorder, progress, folder, live.tell).run()
+            await PolicyRun(experiment.setting, policy, recorder, progress, folder, heard).run()
             sampling.cancel()
 
-    with tempfile.TemporaryDirectory() as folder, RunRecorder(Path(folder)) as recorder, steady_interpreter():
-        with asyncio.Runner(loop_factory=real_time_loop) as runner:
-            runner.run(run(recorder, Path(folder)))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunRecorder(Path(folder)) as recorder,
+        steady_interpreter(),
+        asyncio.Runner(loop_factory=real_time_loop) as runner,
+    ):
+        runner.run(run(recorder, Path(folder)))
     columns = np.asarray(samples, dtype=np.float64).T
     names = ("memory, MiB", "file descriptors", "tasks")
     return Soaked(
@@ -140,7 +154,7 @@ def soak(minutes: float, hours: float) -> Soaked:
             name: Course(name=name, values=values, hours=hours) for name, values in zip(names, columns, strict=True)
         },
         requests=progress.ended,
-        starts=len({tile.server_id for tile in live.snapshot().servers}),
+        starts=starts,
     )
 
 
@@ -150,7 +164,10 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=4.0)
     asked = parser.parse_args()
     found = soak(asked.minutes, asked.hours)
-    print(f"{found.requests:,} requests, {asked.hours:g} hours in {asked.minutes:g} minutes")
+    print(
+        f"{found.requests:,} requests, {found.starts} starts of servers, "
+        f"{asked.hours:g} hours in {asked.minutes:g} minutes"
+    )
     print(f"{'':18}{'first quarter':>15}{'last quarter':>15}{'most':>10}{'per hour':>12}")
     for course in found.courses.values():
         print(

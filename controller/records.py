@@ -123,6 +123,7 @@ def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan
             ),
         )
         plan = _plan_from_json(record["plan"], previous.memory if previous is not None else None)
+        _require_known(limits, (*seen.placements, *plan.counts))
         decisions.append((seen, plan))
         previous = plan
     return decisions
@@ -153,6 +154,13 @@ def decode_plans(records: Iterable[Record]) -> Iterator[tuple[float, FleetLimits
         plan = _plan_from_json(record["plan"], memory)
         memory = plan.memory
         yield seen["at_s"], limits, plan
+
+
+def _require_known(limits: FleetLimits, placements: Iterable[Placement]) -> None:
+    for place in placements:
+        known = (place.model, place.gpu_type) in limits.capacity and (place.region, place.gpu_type) in limits.quota_gpus
+        if not known:
+            raise ValueError(f"a decision names {place}, of which its limits have no capacity or quota")
 
 
 def _require_next(index: int, new: int, demand: Record, before: Record) -> None:

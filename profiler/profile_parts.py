@@ -239,7 +239,7 @@ class Power(Part):
 class RawSamples(Part):
     """A Parquet file beside the profile, with its digest; `file` has no folder."""
 
-    file: Annotated[FileName, Field(pattern=r"\.parquet$")]
+    file: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,190}\.parquet$")]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     rows: Annotated[int, Field(ge=0)]
 

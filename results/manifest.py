@@ -116,12 +116,21 @@ class PolicyRecord(_Record):
     digests: dict[str, str] = {}
 
 
+class ResumeRecord(_Record):
+    """A run that had been cut off went on: with `policy`, at `from_s` of its run (0: from its start), `at` (UTC)."""
+
+    policy: str
+    from_s: float
+    at: datetime
+
+
 class RunManifest(_Record):
     """The whole of manifest.json. Wall-clock times are UTC and part of no digest.
 
     `offered_requests` is the number of requests of the workload, the same for every policy; `horizon_s` the time
-    that its arrivals cover. `bound` is what perfect foresight needs. `policies` keeps the order in which they run: the
-    first is what others are compared to.
+    that its arrivals cover. `compiled`: the hot path ran as C extensions, which changes how fast a run is and nothing
+    else. `bound` is what perfect foresight needs. `policies` keeps the order in which they run: the first is what
+    others are compared to. `resumed`: each time that the run was cut off and went on.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -140,8 +149,10 @@ class RunManifest(_Record):
     usd_per_gpu_h: dict[str, float] = {}
     bound: BoundRecord | None = None
     policies: dict[str, PolicyRecord]
+    resumed: tuple[ResumeRecord, ...] = ()
     commit: Commit | None = None
     versions: dict[str, str] = {}
+    compiled: bool = False
     gpus: tuple[GpuRecord, ...] = ()
     host: HostFacts | None = None
 
@@ -157,6 +168,12 @@ class RunManifest(_Record):
     def ended(self, status: Status, error: str = "") -> Self:
         """This manifest at the end of the run, which is now."""
         return self.model_copy(update={"status": status, "error": error, "ended_at": datetime.now(UTC)})
+
+    def going_on(self, policy: str, from_s: float) -> Self:
+        """This manifest of a run that was cut off, as it goes on now."""
+        record = ResumeRecord(policy=policy, from_s=from_s, at=datetime.now(UTC))
+        changes = {"status": "running", "error": "", "ended_at": None, "resumed": (*self.resumed, record)}
+        return self.model_copy(update=changes)
 
     def write(self, folder: Path) -> None:
         """Put it in the place of RUN/manifest.json, whole or not at all."""

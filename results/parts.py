@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from results.atomic_file import replace_file
@@ -28,19 +29,20 @@ GROWING_PART_ROWS = 10_000
 class TableWriter:
     """Buffers rows in one flat list and writes them as parts of at most `part_rows` rows.
 
-    Rows come from one thread; `flush` may be called in any. Raises FileExistsError when the folder already holds this
-    table, ValueError for `part_rows` below 1.
+    Rows come from one thread; `flush` may be called in any. With `goes_on` they come after those that the folder holds
+    (see `begin_again`). Raises FileExistsError when the folder already holds this table otherwise, ValueError for
+    `part_rows` below 1.
     """
 
-    def __init__(self, folder: Path, table: Table, part_rows: int) -> None:
+    def __init__(self, folder: Path, table: Table, part_rows: int, *, goes_on: bool = False) -> None:
         if part_rows < 1:
             raise ValueError(f"part_rows={part_rows}; must be at least 1")
         self._table = table
         self._file = folder / f"{table.name}.parquet"
         self._parts = folder / f"{table.name}.parts"
-        if self._file.exists() or self._parts.exists():
+        if not goes_on and (self._file.exists() or self._parts.exists()):
             raise FileExistsError(f"{folder} already holds the table {table.name}; give the run a new folder")
-        self._parts.mkdir(parents=True)
+        self._parts.mkdir(parents=True, exist_ok=goes_on)
         self._width = len(table.columns)
         # In values, not rows: so many are written of themselves.
         self._limit = part_rows * self._width
@@ -51,7 +53,7 @@ class TableWriter:
         self._taking = threading.Lock()
         self._writing = threading.Lock()
         self._growing: list[pa.RecordBatch] = []
-        self._part = 0
+        self._part = 1 if goes_on else 0
 
     def row(self, values: tuple[Any, ...]) -> None:
         """Add one row: one value per column, in the order of the schema. Raises OSError as `flush` does."""
@@ -102,6 +104,23 @@ class TableWriter:
             batches = _batches(part_files(self._parts), None)
             replace_file(self._file, lambda temporary: _write(temporary, batches, self._table.schema))
             shutil.rmtree(self._parts)
+
+
+def begin_again(folder: Path, table: Table, until_s: float = math.inf) -> None:
+    """Make what the folder holds of `table` its part 0, for a TableWriter that goes on; of a table with a column
+    `at_s`, the rows up to `until_s` alone. A kill at any moment loses none of them.
+
+    Raises RunFolderError as `table_batches` does, OSError (disk full) with the table as it was.
+    """
+    file, parts = folder / f"{table.name}.parquet", folder / f"{table.name}.parts"
+    batches = table_batches(folder, table)
+    if "at_s" in table.columns:
+        batches = (batch.filter(pc.less_equal(batch["at_s"], until_s)) for batch in batches)
+    replace_file(file, lambda temporary: _write(temporary, batches, table.schema))
+    # From here on the one file is what is read, until it is the one part.
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir()
+    file.replace(parts / "part-00000.parquet")
 
 
 def part_files(parts: Path) -> list[Path]:

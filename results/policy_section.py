@@ -10,6 +10,7 @@ from results.charts import ChartGroup
 from results.decision_charts import decision_group, solver_text, troubled
 from results.decisions import Decision
 from results.demand_charts import demand_groups, pool_series
+from results.fault_table import fault_table
 from results.goodput_charts import goodput_group
 from results.gpu_charts import gpu_group
 from results.latency_charts import LatencyCurves, latency_curves, latency_groups
@@ -22,6 +23,7 @@ from results.request_columns import request_columns
 from results.server_charts import server_group, utilisation_group
 from results.standing import server_intervals
 from results.summary import Loss, PolicySummary
+from results.text_table import TextTable
 from workloads.request import Tier
 from workloads.slo import Slo
 
@@ -54,6 +56,7 @@ class PolicySection:
     losses: tuple[Loss, ...]
     losses_left_out: int
     lost: int
+    faults: TextTable | None
     decisions: tuple[DecisionRow, ...]
     decisions_left_out: int
 
@@ -89,6 +92,7 @@ def policy_section(manifest: RunManifest, name: str, summary: PolicySummary, tab
         losses=summary.losses[:MOST_LOSSES],
         losses_left_out=sum(loss.requests for loss in summary.losses[MOST_LOSSES:]),
         lost=summary.requests.rejected + summary.requests.failed,
+        faults=fault_table(tables.faults, tables.servers, tables.completions),
         decisions=tuple(_decision_row(decision) for decision in shown),
         decisions_left_out=len(acted) - len(shown),
     )

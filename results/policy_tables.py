@@ -21,6 +21,7 @@ class PolicyTables:
     servers: pd.DataFrame
     pools: pd.DataFrame
     gpus: pd.DataFrame
+    faults: pd.DataFrame
     log: DecisionLog
     end_s: float
 
@@ -37,6 +38,7 @@ def read_tables(folder: PolicyFolder, record: PolicyRecord) -> PolicyTables:
         servers=servers,
         pools=folder.pools(),
         gpus=folder.gpus(),
+        faults=folder.faults(),
         log=log,
         end_s=end_s,
     )

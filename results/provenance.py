@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from profiler import iteration_times
 from results.manifest import Commit, HostFacts
 from workloads.api_key import without_keys
 
@@ -58,6 +59,11 @@ def installed_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def is_compiled() -> bool:
+    """Whether the hot path runs as C extensions (`make compiled`) rather than from the sources."""
+    return not iteration_times.__file__.endswith(".py")
 
 
 def host_facts() -> HostFacts:

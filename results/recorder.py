@@ -1,6 +1,7 @@
 """What a running experiment calls to record what happens under one policy."""
 
 import json
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -9,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from results.parts import TableWriter
-from results.schema import COMPLETIONS, DECISIONS_FILE, FAULTS, GAUGES, GPUS, POOLS, SERVERS
+from results.parts import TableWriter, begin_again
+from results.schema import COMPLETIONS, DECISIONS_FILE, FAULTS, GAUGES, GPUS, POOLS, SERVERS, TABLES
 from workloads.completion import Completion
 
 
@@ -45,19 +46,27 @@ class RunRecorder:
     rows, and whenever `flush` is called, in any thread. Called about once a second, or within `flushed_every`, a kill
     costs no more than that. All times are seconds since the start of the run.
 
-    Raises FileExistsError when the folder already holds a record; OSError from any call when the disk is full. What
-    could not be written is held until `close`, which tries once more.
+    With `goes_on_from_s` it goes on with what the folder holds of a run that was cut off: of the servers' table, what
+    lies after that moment is dropped; a decision that was torn is too.
+
+    Raises FileExistsError when the folder already holds a record otherwise; OSError from any call when the disk is
+    full. What could not be written is held until `close`, which tries once more.
     """
 
-    def __init__(self, folder: Path, *, part_rows: int = 50_000) -> None:
+    def __init__(self, folder: Path, *, part_rows: int = 50_000, goes_on_from_s: float | None = None) -> None:
+        goes_on = goes_on_from_s is not None
+        if goes_on_from_s is not None:
+            for table in TABLES:
+                begin_again(folder, table, goes_on_from_s if table is SERVERS else math.inf)
+            _end_last_line(folder / DECISIONS_FILE)
         folder.mkdir(parents=True, exist_ok=True)
-        self._completions = TableWriter(folder, COMPLETIONS, part_rows)
-        self._servers = TableWriter(folder, SERVERS, part_rows)
-        self._gauges = TableWriter(folder, GAUGES, part_rows)
-        self._pools = TableWriter(folder, POOLS, part_rows)
-        self._gpus = TableWriter(folder, GPUS, part_rows)
-        self._faults = TableWriter(folder, FAULTS, part_rows)
-        self._decisions = (folder / DECISIONS_FILE).open("x", encoding="utf-8")
+        self._completions = TableWriter(folder, COMPLETIONS, part_rows, goes_on=goes_on)
+        self._servers = TableWriter(folder, SERVERS, part_rows, goes_on=goes_on)
+        self._gauges = TableWriter(folder, GAUGES, part_rows, goes_on=goes_on)
+        self._pools = TableWriter(folder, POOLS, part_rows, goes_on=goes_on)
+        self._gpus = TableWriter(folder, GPUS, part_rows, goes_on=goes_on)
+        self._faults = TableWriter(folder, FAULTS, part_rows, goes_on=goes_on)
+        self._decisions = (folder / DECISIONS_FILE).open("a" if goes_on else "x", encoding="utf-8")
         self._closed = False
 
     def completion(self, completion: Completion) -> None:
@@ -219,3 +228,18 @@ class RunRecorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _end_last_line(decisions: Path) -> None:
+    """What a kill tore off the last decision is dropped; one that lacks its end of line alone gets it."""
+    if not decisions.exists():
+        return
+    with decisions.open("rb+") as file:
+        whole, _, last = file.read().rpartition(b"\n")
+        if not last:
+            return
+        try:
+            json.loads(last)
+            file.write(b"\n")
+        except ValueError:
+            file.truncate(len(whole) + 1 if whole else 0)

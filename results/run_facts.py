@@ -34,6 +34,8 @@ def _code(manifest: RunManifest) -> str:
         parts.append(f"sageserve-testbed {manifest.versions['sageserve-testbed']}")
     if manifest.commit is not None:
         parts.append(f"commit {manifest.commit.revision[:12]}{' with changes' if manifest.commit.dirty else ''}")
+    if manifest.compiled:
+        parts.append("compiled")
     if manifest.mode == "vllm":
         parts += [f"{name} {manifest.versions[name]}" for name in _ENGINES if name in manifest.versions]
     return ", ".join(parts)

@@ -12,6 +12,7 @@ from results.arrays import Floats
 HOLDING = ("STARTING", "READY", "DRAINING", "STOPPING")
 # It has given its GPUs back and holds host memory: it stands, and costs no GPU-hours.
 SLEEPING = "SLEEPING"
+FAILED = "FAILED"
 STANDING = (*HOLDING, SLEEPING)
 # Held without serving new requests, because the fleet is changing.
 WASTED = ("STARTING", "DRAINING", "STOPPING")
@@ -80,7 +81,7 @@ def scaling_actions(servers: pd.DataFrame, end_s: float) -> ScalingActions:
             wakes += state == "STARTING" and before == SLEEPING
             starts += state == "STARTING" and before != SLEEPING and ends_s > 0
             stops += state in _LEAVING and before not in _LEAVING and after != SLEEPING
-            failures += state == "FAILED"
+            failures += state == FAILED
             sleeps += state == SLEEPING
     return ScalingActions(starts=starts, stops=stops, failures=failures, sleeps=sleeps, wakes=wakes)
 

@@ -99,6 +99,17 @@ class DemandMeter:
             missed={key: _past(series, count) for key, series in self._missed.items()},
         )
 
+    def recall(self, shown: DemandHistory) -> None:
+        """What has been shown as past stays so, whatever has been counted since."""
+        for table, series in (
+            (self._interactive, shown.interactive),
+            (self._niw, shown.niw),
+            (self._ended, shown.ended),
+            (self._missed, shown.missed),
+        ):
+            for key, values in series.items():
+                table[key] = np.concatenate([values, table[key][len(values) :]])
+
     def mix(self, now_s: float, *, least_requests: int = 400) -> Mapping[str, LengthMix]:
         """Lengths by model over the window's whole bins up to now; models with fewer requests are left out."""
         self._at(now_s)

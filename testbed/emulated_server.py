@@ -320,8 +320,7 @@ class EmulatedServer:
             self._engine.abort(answer, now_s)
             if answer in self._streams:
                 self._streams[answer].put_nowait(0)
-            what = why or f"server {self.server_id} stopped"
-            reason = f"{what} after {self._engine.tokens_made(answer)} tokens"
+            reason = why or f"server {self.server_id} stopped after {self._engine.tokens_made(answer)} tokens"
             completion = self._ended_early(answer.request, answer.sent_s, Outcome.FAILED, reason, answer)
             # Heard of only when the server's state has changed: room here is no room any more.
             self._loop.call_soon(_tell, answer, completion)

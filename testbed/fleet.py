@@ -40,6 +40,9 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
     A server that cannot start or wake, or dies, is FAILED. While it is wanted it is started again on its GPUs, as
     `recovery` says; they are given up, and the quota is less, when that fails too often: `given_up` hears the id of
     the last. One that sleeps, or that nobody wants, is gone.
+
+    Of a run that goes on, `previous` is the last plan, and `numbers` are the last that servers had, by what stands
+    before them in their ids.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         drain_s: float,
         recovery: RecoveryConfig = _RECOVERY,
         given_up: Callable[[str], None] = lambda _: None,
+        previous: ScalingPlan | None = None,
+        numbers: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._clock = clock
         self._limits = limits
@@ -73,8 +78,8 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         self._members: list[Member] = []
         self._wanted: Counter[Placement] = Counter()
         self._wanted_asleep: Counter[Placement] = Counter()
-        self._numbers: Counter[str] = Counter()
-        self._previous: ScalingPlan | None = None
+        self._numbers = Counter(numbers)
+        self._previous = previous
         self._tasks = asyncio.TaskGroup()
         self._closing = False
         self._one_settled = asyncio.Event()

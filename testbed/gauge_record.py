@@ -21,7 +21,7 @@ async def record_gauges(
     on_sample: Callable[[Observation], None],
 ) -> None:
     """Gauges of servers and pools at each multiple of `every_s`, until cancelled; `on_sample` gets what was seen."""
-    tick = 0
+    tick = int(clock.now_s() / every_s)
     while True:
         await _servers(fleet, recorder, listener)
         seen = await fleet.observe()

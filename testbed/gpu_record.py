@@ -23,7 +23,7 @@ async def record_gpus(
         for index in indices:
             with suppress(ValueError):
                 meters[index] = held.enter_context(open_meter((index,)))
-        tick = 0
+        tick = int(clock.now_s() / every_s)
         while any(meter is not None for meter in meters.values()):
             for index, meter in meters.items():
                 if meter is not None:

@@ -28,12 +28,12 @@ from testbed.router import Router
 from testbed.scenario import Mode, Scenario
 from testbed.server import Server, ServerState
 from testbed.server_sources import ServerSource
+from testbed.starting_point import StartingPoint, first_moment
 from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.replay import Replay, ReplayReport
 from workloads.request import Request, Tier
 from workloads.self_watch import ClientHealth, SelfWatch
-from workloads.sessions import replay_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class PolicyRun:
     """Runs one policy and records it. `run` returns at the end of the run in seconds; every request has ended then.
 
     When cancelled it stops every server, and what was in flight is recorded as failed. `listener` hears of what happens
-    as it happens; None costs nothing.
+    as it happens; None costs nothing. `starting_point`: where a run that was cut off goes on; None of one that begins.
     """
 
     def __init__(
@@ -90,7 +90,9 @@ class PolicyRun:
         progress: Progress,
         folder: Path,
         listener: Listener | None = None,
+        starting_point: StartingPoint | None = None,
     ) -> None:
+        begins = starting_point or first_moment(setting.load.trace)
         scenario, limits = setting.scenario, replace(setting.limits, roles=policy.roles)
         self._setting = setting
         self._policy = policy
@@ -98,8 +100,10 @@ class PolicyRun:
         self._progress = progress
         self._folder = folder
         self._listener = listener
+        self._begins = begins
         self._clock = RunClock()
-        self._recorded: Observation | None = None
+        self._start_clock()
+        self._recorded = None if begins.decided is None else begins.decided[0]
         self._placement_of: dict[str, Placement] = {}
         self._asleep: set[str] = set()
         self._before_start: list[ServerChange] = []
@@ -117,6 +121,10 @@ class PolicyRun:
             niw_before=setting.load.niw_before,
             slos=scenario.slos(),
         )
+        begins.tell(self._meter)
+        progress.now_s, progress.arrived = begins.from_s, len(begins.ended) + len(begins.outstanding)
+        for completion in begins.ended:
+            progress.outcomes[completion.outcome] += 1
         self._router = Router(
             clock=self._clock,
             pools=pools,
@@ -156,13 +164,14 @@ class PolicyRun:
             drain_s=scenario.drain_s,
             recovery=scenario.recovery,
             given_up=self._given_up,
+            previous=begins.plan,
+            numbers=begins.server_numbers,
         )
         self._faults = FaultInjection(self._fleet, recorder, self._clock)
         self._table = setting.capacity_table() if setting.capacity_table is not None else None
         self._max_queued = scenario.niw.max_queued
         self._mix_until_s = 0.0
-        plan = replay_plan(setting.load.trace)
-        self._replay = Replay(plan.scheduled, self._arrived, self._clock, plan.following)
+        self._replay = Replay(begins.replay.scheduled, self._arrived, self._clock, begins.replay.following)
 
     async def run(self) -> float:
         """Start the initial servers, replay, decide, and stop everything. Returns the end in seconds.
@@ -176,9 +185,9 @@ class PolicyRun:
         setting, scenario, trace = self._setting, self._setting.scenario, self._setting.load.trace
         async with self._fleet:
             try:
-                await self._fleet.start_initial(deal_start_state(scenario.initial_counts(), self._policy.roles))
+                await self._fleet.start_initial(self._start_state())
             finally:
-                self._start_clock()
+                self._begin()
             async with asyncio.TaskGroup() as background:
                 tasks = [
                     background.create_task(self._decide_forever(), name="controller"),
@@ -196,7 +205,11 @@ class PolicyRun:
                         name="gauges",
                     ),
                     background.create_task(
-                        self._faults.strike(fault_schedule(scenario.faults, trace.horizon_s, scenario.seed)),
+                        self._faults.strike(
+                            fault
+                            for fault in fault_schedule(scenario.faults, trace.horizon_s, scenario.seed)
+                            if fault.at_s >= self._begins.from_s
+                        ),
                         name="faults",
                     ),
                     background.create_task(
@@ -236,12 +249,28 @@ class PolicyRun:
         self._fleet.move_capacity(moved.capacity)
         return replace(seen, limits=self._fleet.limits)
 
+    def _start_state(self) -> Mapping[Placement, int]:
+        """The servers that a run begins with; of one that was cut off, those that it wanted last."""
+        plan = self._begins.plan
+        if plan is not None:
+            return plan.counts
+        return deal_start_state(self._setting.scenario.initial_counts(), self._policy.roles)
+
     def _start_clock(self) -> None:
-        """Time 0 is when the initial servers are READY; what they did until then lies before it."""
-        before_s = self._clock.now_s()
-        self._clock.start()
+        """Make this moment the run's first."""
+        self._clock.start(asyncio.get_running_loop().time() - self._begins.from_s)
+
+    def _begin(self) -> None:
+        """Time 0 is when the initial servers are READY; what they did until then lies before it. A run that was cut off
+        goes on when they are READY again: meanwhile its time stood still."""
+        begins = self._begins
+        before_s = self._clock.now_s() - begins.from_s
+        self._start_clock()
+        for change in begins.lost:
+            self._record_change(change)
         for change in self._before_start:
-            self._record_change(replace(change, at_s=change.at_s - before_s))
+            at_s = change.at_s - before_s
+            self._record_change(replace(change, at_s=max(at_s, begins.from_s) if begins.from_s else at_s))
         self._started = True
         if self._listener is not None:
             self._listener(Began(before_s=before_s))
@@ -251,6 +280,10 @@ class PolicyRun:
         last_s = self._setting.load.trace.horizon_s + self._setting.scenario.grace_s
         try:
             async with asyncio.timeout_at(self._clock.loop_time(last_s)) as self._grace:
+                for lost in self._begins.lost_requests:
+                    self._ended(lost)
+                for request in self._begins.waiting:
+                    self._niw_queue.add(request)
                 await self._replay.run()
                 await self._niw_queue.emptied()
                 await self._router.idle()
@@ -390,6 +423,8 @@ class PolicyRun:
     async def _decide_forever(self) -> None:
         """The controller: observe, decide, record, apply, wait for the time the plan names."""
         loop = asyncio.get_running_loop()
+        if self._begins.plan is not None:
+            await self._clock.sleep_until(self._begins.plan.next_decision_s)
         while True:
             seen = self._with_mix(await self._fleet.observe())
             # In real time a solver must not hold up the load generator; in virtual time this runs at once.

@@ -31,7 +31,7 @@ def recorded_events(folder: PolicyFolder, end_s: float | None) -> Iterator[Timed
     began: list[Timed] = [(0.0, Began(before_s=0.0))]
     served: list[Timed] = [] if end_s is None else [(end_s, Served(at_s=end_s))]
     gauges = (_gauges(folder), _pools(folder), _gpus(folder))
-    sources = (_changes(folder), began, _decisions(folder), *gauges, _completions(folder), served)
+    sources = (recorded_changes(folder), began, _decisions(folder), *gauges, recorded_completions(folder), served)
     return merge(*sources, key=lambda timed: timed[0])
 
 
@@ -62,7 +62,8 @@ def _one_of(kind: type[_Kind], recorded: str) -> _Kind:
         ) from None
 
 
-def _changes(folder: PolicyFolder) -> Iterator[Timed]:
+def recorded_changes(folder: PolicyFolder) -> Iterator[tuple[float, ServerChange]]:
+    """Of the servers, in the order recorded."""
     for row in _rows(folder, SERVERS):
         change = ServerChange(
             **_as_recorded(row, "at_s", "server_id", "gpus", "reason"),
@@ -109,7 +110,8 @@ def _decisions(folder: PolicyFolder) -> Iterator[Timed]:
         yield seen.at_s, Decided(seen=seen, plan=plan)
 
 
-def _completions(folder: PolicyFolder) -> Iterator[Timed]:
+def recorded_completions(folder: PolicyFolder) -> Iterator[tuple[float, Completion]]:
+    """The ends of requests, in the order recorded."""
     for row in _rows(folder, COMPLETIONS):
         request = Request(
             **_as_recorded(row, "request_id", "arrival_s", "model", "region", "prompt_tokens", "deadline_s"),

@@ -21,7 +21,7 @@ from results.atomic_file import replace_text
 from results.bound import BoundRecord
 from results.disk_fault import disk_fault
 from results.manifest import ClientRecord, GpuRecord, Lateness, PolicyRecord, RunManifest, SloRecord, Status
-from results.provenance import checkout_commit, host_facts, installed_versions
+from results.provenance import checkout_commit, host_facts, installed_versions, is_compiled
 from results.recorder import RunRecorder
 from results.report import write_report
 from results.run_folder import RunFolder, policy_path
@@ -296,6 +296,7 @@ def _opening_manifest(experiment: Experiment, scenario_text: str) -> RunManifest
         policies={name: PolicyRecord() for name in experiment.policies},
         commit=checkout_commit(),
         versions=installed_versions(),
+        compiled=is_compiled(),
         gpus=tuple(
             GpuRecord(name=f"{region}/{gpu_type}", count=gpus)
             for (region, gpu_type), gpus in experiment.setting.limits.quota_gpus.items()

@@ -178,7 +178,7 @@ def damaged_table(table: pa.Table, how: str, column: str) -> pa.Table | None:
     """`table` with the damage; None where a column of that type cannot hold it."""
     try:
         return DAMAGED_TABLES[how](table, column)
-    except (pa.ArrowException, TypeError, OverflowError):
+    except (pa.ArrowException, TypeError, OverflowError, IndexError):  # an IndexError: a table without rows
         return None
 
 

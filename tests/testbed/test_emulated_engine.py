@@ -73,6 +73,28 @@ def test_an_arrival_joins_at_the_next_iteration_boundary() -> None:
     assert own_s * 0.99 < wait_s < own_s + STEP.decode_run_s(1, 600, 1) * 1.01
 
 
+def test_with_asynchronous_scheduling_an_arrival_misses_the_iteration_that_was_put_together_before_it() -> None:
+    def first_token_s(at_s: float, *, async_scheduling: bool) -> float:
+        first, second = Sequence(100, 1000), Sequence(100, 10)
+        engine: EmulatedEngine[Sequence] = EmulatedEngine(STEP, ROOMY, async_scheduling=async_scheduling)
+        run(engine, [(0.0, first), (at_s, second)])
+        assert second.first_token_s is not None
+        return second.first_token_s
+
+    in_a_run = first_token_s(5.0, async_scheduling=True) - first_token_s(5.0, async_scheduling=False)
+    assert in_a_run == pytest.approx(STEP.decode_run_s(1, 600, 1), rel=0.01)
+    # The first one's prompt takes longer than the moment after which the second comes.
+    in_a_prompt = first_token_s(0.001, async_scheduling=True) - first_token_s(0.001, async_scheduling=False)
+    assert in_a_prompt == pytest.approx(STEP.decode_run_s(1, 101, 1), rel=0.01)
+
+
+def test_with_asynchronous_scheduling_who_finds_nothing_else_to_do_is_served_at_once() -> None:
+    first, second = Sequence(100, 1), Sequence(100, 10)
+    engine: EmulatedEngine[Sequence] = EmulatedEngine(STEP, ROOMY, async_scheduling=True)
+    ended = run(engine, [(0.0, first), (0.001, second)])
+    assert second.first_token_s == pytest.approx(ended[first] + STEP.step_s(100, prefill_pairs(100), 0, 0))
+
+
 def test_no_more_than_max_num_seqs_run_at_once() -> None:
     one_by_one = EmulatedEngine(STEP, limits(max_num_seqs=1))
     a, b = Sequence(100, 20), Sequence(100, 20)
@@ -127,15 +149,15 @@ requests = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(requests, st.integers(1, 8), st.integers(40, 200), st.sampled_from([64, 512]))
+@given(requests, st.integers(1, 8), st.integers(40, 200), st.sampled_from([64, 512]), st.booleans())
 def test_jumping_over_iterations_changes_nothing(
-    asked: list[tuple[float, int, int]], max_num_seqs: int, blocks: int, budget: int
+    asked: list[tuple[float, int, int]], max_num_seqs: int, blocks: int, budget: int, async_scheduling: bool
 ) -> None:
     tight = limits(max_num_seqs=max_num_seqs, num_gpu_blocks=blocks, max_num_batched_tokens=budget)
     results = []
     for step_by_step in (False, True):
         sequences = [Sequence(p, o) for _, p, o in asked]
-        engine = EmulatedEngine(STEP, tight, step_by_step=step_by_step)
+        engine = EmulatedEngine(STEP, tight, step_by_step=step_by_step, async_scheduling=async_scheduling)
         ended = run(engine, [(at_s, s) for (at_s, _, _), s in zip(asked, sequences, strict=True)])
         assert len(ended) == len(sequences)
         assert engine.kv_cache_usage == pytest.approx(0.0)
@@ -147,9 +169,9 @@ def test_jumping_over_iterations_changes_nothing(
 
 
 @settings(max_examples=40, deadline=None)
-@given(requests)
-def test_a_server_with_work_and_room_never_idles(asked: list[tuple[float, int, int]]) -> None:
-    engine = EmulatedEngine(STEP, limits(max_num_seqs=4, num_gpu_blocks=60))
+@given(requests, st.booleans())
+def test_a_server_with_work_and_room_never_idles(asked: list[tuple[float, int, int]], async_scheduling: bool) -> None:
+    engine = EmulatedEngine(STEP, limits(max_num_seqs=4, num_gpu_blocks=60), async_scheduling=async_scheduling)
     pending = sorted(asked)
     while pending or engine.wake_s is not None:
         if pending and (engine.wake_s is None or pending[0][0] < engine.wake_s):
@@ -170,15 +192,18 @@ def test_a_server_with_work_and_room_never_idles(asked: list[tuple[float, int, i
     ),
     st.integers(1, 8),
     st.integers(40, 200),
+    st.booleans(),
 )
 def test_nobody_ends_before_the_engine_wants_to_be_woken(
-    asked: list[tuple[float, int, int, int, float]], max_num_seqs: int, blocks: int
+    asked: list[tuple[float, int, int, int, float]], max_num_seqs: int, blocks: int, async_scheduling: bool
 ) -> None:
     """Whatever priorities, preemptions and clients that go away do; `run` checks it as long as nobody goes away."""
     tight = limits(max_num_seqs=max_num_seqs, num_gpu_blocks=blocks, max_num_batched_tokens=512)
     ends = []
     for step_by_step in (False, True):
-        engine: EmulatedEngine[Sequence] = EmulatedEngine(STEP, tight, step_by_step=step_by_step)
+        engine: EmulatedEngine[Sequence] = EmulatedEngine(
+            STEP, tight, step_by_step=step_by_step, async_scheduling=async_scheduling
+        )
         sequences = [Sequence(prompt, output, priority) for _, prompt, output, priority, _ in asked]
         todo = [(at_s, 0, i) for i, (at_s, *_) in enumerate(asked)]
         todo += [(at_s + stay_s, 1, i) for i, (at_s, _, _, _, stay_s) in enumerate(asked) if i % 3 == 0]

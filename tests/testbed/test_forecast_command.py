@@ -85,6 +85,8 @@ def test_fall_backs_are_counted_with_their_reasons(testbed: Command, counts: Pat
     [
         (("--method", "prophet"), "no forecast method 'prophet'"),
         (("--horizon", "1000", "--step", "600"), "--horizon 1000: wanted a multiple of --step 600"),
+        (("--peak-step", "7"), "--step 900: wanted a multiple of --peak-step 7"),
+        (("--json", "."), "--json . is a folder; name a file"),
         (("--peak-step", "15"), "peak step of 15 s must be a multiple of the bin of 10 s"),
         (("--model", "nobody"), "no interactive demand in what was asked for; there is -@-"),
         (("--warmup-days", "9"), "10 h; with this warm-up and horizon at least 217 h are wanted"),

@@ -115,6 +115,7 @@ FAULTS = [
     (["make", "--seed", "1", "-o", "t", "--set", "horizon_h=-1"], "horizon_h: Input should be greater than 0"),
     (["describe", "nowhere.parquet"], "no trace nowhere.parquet; make one with `testbed trace make`"),
     (["describe", "there.yaml"], "there.yaml: not a readable Parquet file"),
+    (["describe", "there.yaml"], "`testbed trace convert` makes one of other formats"),
 ]
 
 

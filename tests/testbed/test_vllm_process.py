@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.fault import Fault, FaultKind
 from testbed.ports import Ports, port_is_free
 from testbed.process_guard import ProcessGuard
 from testbed.process_watchdog import group_alive
@@ -266,6 +267,69 @@ async def test_a_death_while_ready_fails_the_server_and_its_last_reading_stays(t
         assert port_is_free(port)
     assert [state for state, _ in changes] == ["READY", "FAILED"]
     assert changes[-1][1].startswith("server m@west/1 (m) died (killed by SIGKILL)")
+
+
+def fault(kind: FaultKind, factor: float = float("inf"), for_s: float | None = None) -> Fault:
+    return Fault(at_s=0.0, kind=kind, model=None, region=None, gpu_type=None, draw=0.0, factor=factor, for_s=for_s)
+
+
+async def test_a_server_that_hangs_is_killed_once_its_health_check_has_waited_long_enough(tmp_path: Path) -> None:
+    async with host(tmp_path) as machine:
+        machine.health_every_s, machine.health_timeout_s = 0.2, 1.5
+        server, changes = server_on(machine)
+        await server.start()
+        async with asyncio.TaskGroup() as senders:
+            hung = senders.create_task(server.send(request(90)))
+            await asyncio.sleep(0.2)
+            server.inject(fault(FaultKind.HANG, for_s=0.5))  # comes back in time
+            await asyncio.sleep(1.0)
+            assert server.state is ServerState.READY
+            server.inject(fault(FaultKind.HANG))
+        assert hung.result().outcome is Outcome.FAILED
+        async with asyncio.timeout(5):
+            while server.state is ServerState.READY:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await server.stop(drain_s=5)
+    assert [state for state, _ in changes] == ["READY", "FAILED"]
+    assert "hung: no answer to its health check for 1.5 s" in changes[-1][1]
+
+
+async def test_a_server_that_is_slowed_down_answers_later_and_then_as_before(tmp_path: Path) -> None:
+    async def took_s(server: VllmServer) -> float:
+        completion = await server.send(request(40))
+        assert completion.outcome is Outcome.COMPLETED
+        return completion.last_token_s - completion.sent_s
+
+    async with host(tmp_path) as machine:
+        server, _ = server_on(machine)
+        await server.start()
+        server.inject(fault(FaultKind.SLOW, factor=4.0, for_s=3.0))
+        slow_s = await took_s(server)
+        await asyncio.sleep(max(0.0, 3.2 - slow_s))
+        assert slow_s > 2.0 * await took_s(server)
+        await server.stop(drain_s=5)
+        assert not group_alive(server.pid or 0)
+
+
+async def test_a_server_stopped_while_it_stands_still_is_gone_all_the_same(tmp_path: Path) -> None:
+    async with host(tmp_path) as machine:
+        server, changes = server_on(machine)
+        await server.start()
+        server.inject(fault(FaultKind.HANG))
+        await server.stop(drain_s=0.1)
+        server.inject(fault(FaultKind.KILL))  # there is nothing left to kill
+        assert not group_alive(server.pid or 0)
+    assert changes[-1][0] is ServerState.STOPPED
+
+
+async def test_a_start_that_is_killed_is_told_as_such(tmp_path: Path) -> None:
+    async with host(tmp_path) as machine:
+        server, changes = server_on(machine)
+        server.inject(fault(FaultKind.FAIL_START))
+        with pytest.raises(ServerError, match=r"died at start \(killed by SIGKILL\)"):
+            await server.start()
+        await server.stop(drain_s=1.0)
+    assert [state for state, _ in changes] == ["FAILED"]
 
 
 async def test_servers_on_one_gpu_start_one_after_the_other(tmp_path: Path) -> None:

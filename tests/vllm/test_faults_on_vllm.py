@@ -1,4 +1,4 @@
-"""Real servers are killed, stopped in the middle of their answers, or cannot start: the run goes on and loses nothing."""
+"""Real servers are killed, stop in the middle of their answers, or cannot start: the run goes on and loses nothing."""
 
 import subprocess
 import sys
