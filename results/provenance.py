@@ -43,7 +43,12 @@ def checkout_commit(root: Path | None = None) -> Commit | None:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True, env=without_keys(os.environ)
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            env=without_keys(os.environ),
         )
     except (OSError, subprocess.SubprocessError):
         return None

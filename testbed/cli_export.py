@@ -73,8 +73,8 @@ def export(
     except (ExportError, OutsideDomainError) as error:
         raise BadInput(str(error)) from error
     for note in done.notes:
-        stdout.print(note, soft_wrap=True, highlight=False)
-    stdout.print(f"{len(done.files)} files → {out}  (read {out / 'README.md'})", soft_wrap=True)
+        stdout.print(note, soft_wrap=True, highlight=False, markup=False)
+    stdout.print(f"{len(done.files)} files → {out}  (read {out / 'README.md'})", soft_wrap=True, markup=False)
 
 
 def import_(
@@ -102,11 +102,11 @@ def import_(
         raise BadInput(str(error)) from error
     profile.save(out)
     for note in profile.provenance.notes:
-        stdout.print(note, soft_wrap=True, highlight=False)
+        stdout.print(note, soft_wrap=True, highlight=False, markup=False)
     if profile.fit is not None:
         errors = profile.fit.residuals
         stdout.print(f"fitted to {errors.n} points: mean error {errors.mape:.1%}, largest {errors.max_ape:.1%}")
-    stdout.print(f"{profile.name} → {out}", soft_wrap=True)
+    stdout.print(f"{profile.name} → {out}", soft_wrap=True, markup=False)
 
 
 def _table(

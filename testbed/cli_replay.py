@@ -69,7 +69,9 @@ def replay(
         token_times=token_times,
         api_key=server_key(),
     )
-    stdout.print(f"{requests:,} requests of {rows_of} → {base_url}  ({processes} processes)", soft_wrap=True)
+    stdout.print(
+        f"{requests:,} requests of {rows_of} → {base_url}  ({processes} processes)", soft_wrap=True, markup=False
+    )
     folder.mkdir(parents=True)
     try:
         with interruptible():
@@ -77,7 +79,7 @@ def replay(
     except ProcessDied as error:
         raise BadInput(str(error)) from error
     _print_summary(pd.read_parquet(folder / "completions.parquet"), requests, course)
-    stdout.print(f"records: {folder / 'completions.parquet'}", soft_wrap=True)
+    stdout.print(f"records: {folder / 'completions.parquet'}", soft_wrap=True, markup=False)
     if course.interrupted:
         raise SystemExit(INTERRUPTED)
 
@@ -128,7 +130,7 @@ def _print_summary(completions: pd.DataFrame, requests: int, course: ReplayCours
     )
     for reason, count in completions[~completed]["reason"].value_counts().head(5).items():
         if count:
-            stdout.print(f"  {count:,} x {reason}", highlight=False, soft_wrap=True)
+            stdout.print(f"  {count:,} x {reason}", highlight=False, markup=False, soft_wrap=True)
     if course.end_s > 0:
         tokens = completions["output_tokens"].sum() / course.end_s
         per_s = counts[Outcome.COMPLETED] / course.end_s

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from results.comparison import compare
 from results.csv_tables import write_csv
+from results.quantities import duration
 from results.report import write_report
 from results.run_folder import RunFolder
 from results.summary import RunSummary
@@ -19,7 +20,8 @@ from testbed.bad_input import INTERRUPTED, BadInput
 from testbed.cli_sweep import sweep_command
 from testbed.comparison_terminal import print_comparison
 from testbed.dashboard.thread import DEFAULT_HOST, DEFAULT_PORT, listen
-from testbed.run import RunOutcome, prepare, run_experiment
+from testbed.resumed import ResumedRun, resumed_run
+from testbed.run import Experiment, RunOutcome, conclude, prepare, run_experiment
 from testbed.run_view import run_view
 from testbed.scenario import Mode
 from testbed.scenario_file import load_scenario
@@ -29,7 +31,9 @@ stdout = Console()
 
 
 def run(
-    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a bundled one.", metavar="SCENARIO")],
+    scenario: Annotated[
+        str | None, typer.Argument(help="A scenario file, or the name of a bundled one.", metavar="SCENARIO")
+    ] = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -56,6 +60,13 @@ def run(
             help="Override a key of the scenario: --set min_servers=2. A name with a dot: in quotes. Repeatable.",
         ),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that was cut off: its folder. SCENARIO is needed for a trace with history alone.",
+        ),
+    ] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve a page that shows the run under way.")] = False,
     dashboard_port: Annotated[
         int | None,
@@ -71,10 +82,19 @@ def run(
     """Run a scenario and write a run folder with records, summary and report; a study is handed to `testbed sweep`.
 
     Bundled scenarios: quickstart (a day in virtual time), paper-day, paper-week and burst (SageServe's load), vllm-cpu
-    (real vLLM without a GPU), calibrate-cpu, single-gpu, eight-gpu.
+    (real vLLM without a GPU), chaos (a day of faults), calibrate-cpu, single-gpu, eight-gpu.
     """
     overrides = [*(set_ or [])]
     shown = dashboard or dashboard_port is not None or dashboard_host is not None
+    if resume is not None:
+        given = {"--mode": mode, "--policy": policy, "--seed": seed, "--out": out, "--set": set_}
+        if refused := [name for name, value in given.items() if value not in (None, [])]:
+            raise BadInput(f"{refused[0]} is not for --resume, which goes on with the run as it was; leave it out")
+        with _listening(dashboard_host, dashboard_port) if shown else nullcontext() as listening:
+            _resume(resume, scenario, listening)
+        return
+    if scenario is None:
+        raise BadInput("no SCENARIO given; wanted one, or a run that was cut off: --resume RUN")
     if is_study(scenario):
         if mode is not None:
             raise BadInput(f"--mode {mode.value} is for a scenario; of a study set it with --set mode={mode.value}")
@@ -92,12 +112,30 @@ def run(
         raise BadInput(f"--out {folder} exists already; name a folder that does not")
     # First: to prepare takes long, and a port that is taken is known at once.
     with _listening(dashboard_host, dashboard_port) if shown else nullcontext() as listening:
-        experiment = prepare(loaded, path, policy or [])
-        requests = len(experiment.setting.load.trace)
-        what = f"{loaded.mode.value}  seed {loaded.seed}  {requests:,} requests"
-        stdout.print(Text.assemble((loaded.name, "bold"), f"  {what}  → {folder}"), soft_wrap=True)
-        with run_view(experiment, stdout, listening) as view:
-            outcome = run_experiment(experiment, folder, view)
+        _run(prepare(loaded, path, policy or []), folder, listening)
+
+
+def _resume(folder: Path, scenario: str | None, listening: socket.socket | None) -> None:
+    resumed = resumed_run(folder, scenario)
+    if not resumed.left:
+        stdout.print("nothing was left to run: every policy had ended, and its report is made now")
+        _print_outcome(conclude(resumed))
+        return
+    point, first = resumed.starting_point, resumed.left[0]
+    where = f"from {duration(point.from_s)} on" if point else "from its start"
+    stdout.print(f"goes on with {first} {where}", soft_wrap=True)
+    experiment = prepare(resumed.scenario, resumed.scenario_path, resumed.left, resumed.load)
+    _run(experiment, folder, listening, resumed)
+
+
+def _run(
+    experiment: Experiment, folder: Path, listening: socket.socket | None, resumed: ResumedRun | None = None
+) -> None:
+    scenario, trace = experiment.setting.scenario, experiment.setting.load.trace
+    what = f"{scenario.mode.value}  seed {scenario.seed}  {len(trace):,} requests"
+    stdout.print(Text.assemble((scenario.name, "bold"), f"  {what}  → {folder}"), soft_wrap=True)
+    with run_view(experiment, stdout, listening) as view:
+        outcome = run_experiment(experiment, folder, view, resumed=resumed)
     _print_outcome(outcome)
     if outcome.interrupted:
         raise SystemExit(INTERRUPTED)

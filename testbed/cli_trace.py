@@ -72,7 +72,9 @@ def make(
     out.parent.mkdir(parents=True, exist_ok=True)
     trace.write(out)
     stdout.print(
-        f"{len(trace):,} requests in {trace.horizon_s / 3600:g} h → {out}  digest {trace.digest()}", soft_wrap=True
+        f"{len(trace):,} requests in {trace.horizon_s / 3600:g} h → {out}  digest {trace.digest()}",
+        soft_wrap=True,
+        markup=False,
     )
 
 
@@ -139,7 +141,7 @@ def fit(
     values = fitted.workload.model_dump(mode="json", exclude_defaults=True)
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
     out.write_text("\n".join([*lines, text]), encoding="utf-8")
-    stdout.print(f"workload of {trace} → {out}", soft_wrap=True)
+    stdout.print(f"workload of {trace} → {out}", soft_wrap=True, markup=False)
     for note in fitted.notes:
         stdout.print(f"  {note}", markup=False, soft_wrap=True)
 

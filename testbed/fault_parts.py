@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from testbed.fault import FaultKind
-from testbed.scenario_parts import Positive
+from testbed.scenario_parts import Interval, Positive
 from testbed.strict import Strict
 
 
@@ -55,7 +55,7 @@ class RecoveryConfig(Strict):
     restart_after_at_most_s: Positive = 300.0
     stable_after_s: Positive = 600.0
     give_up_after: int = Field(default=5, ge=0)
-    health_every_s: Positive = 5.0
+    health_every_s: Interval = 5.0
     health_timeout_s: Positive = 60.0
     request_retries: int = Field(default=2, ge=0)
 

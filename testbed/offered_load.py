@@ -44,7 +44,7 @@ class OfferedLoad:
 def offered_load(scenario: Scenario, scenario_path: Path) -> OfferedLoad:
     """The same scenario and seed give the same load. Raises ScenarioError for a trace that does not fit."""
     if scenario.workload.trace is not None:
-        return _from_file(scenario, scenario_path.parent / scenario.workload.trace)
+        return load_from_file(scenario, scenario_path.parent / scenario.workload.trace)
     workload = scenario.workload.synthetic
     assert workload is not None, "a workload is synthetic or a trace"
     trace = synthesise(workload, scenario.seed)
@@ -83,7 +83,8 @@ def _check_bins(scenario: Scenario, history_s: float) -> None:
         )
 
 
-def _from_file(scenario: Scenario, path: Path) -> OfferedLoad:
+def load_from_file(scenario: Scenario, path: Path) -> OfferedLoad:
+    """The load of a scenario whose trace lies at `path`. Raises ScenarioError for one that does not fit."""
     if not is_there(path):
         raise ScenarioError(f"workload.trace: no file {path}; make one with `testbed trace make`")
     try:

@@ -274,6 +274,8 @@ class PolicyRun:
         self._started = True
         if self._listener is not None:
             self._listener(Began(before_s=before_s))
+            for completion in begins.ended:
+                self._listener(completion)
 
     async def _serve_all(self) -> None:
         """Replay the workload and wait until every request has ended, `grace_s` after its horizon at most."""

@@ -32,7 +32,7 @@ def show_progress(progress: Progress, console: Console, live: LiveRun | None = N
     else:
         with _plain_lines(progress, console):
             yield
-    console.print(_line(progress), highlight=False, soft_wrap=True)
+    console.print(_line(progress), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def _plain_lines(progress: Progress, console: Console) -> Iterator[None]:
 
     def tell() -> None:
         while not ended.wait(PLAIN_EVERY_S):
-            console.print(_line(progress), highlight=False, soft_wrap=True)
+            console.print(_line(progress), highlight=False, markup=False, soft_wrap=True)
 
     teller = threading.Thread(target=tell, name="progress", daemon=True)
     teller.start()

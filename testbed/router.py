@@ -37,7 +37,8 @@ class Router:
     have no priority. Ids of requests are unique.
 
     A request that failed in a server before its first token is sent again half a second later, to another one where
-    there is one, at most `retries` times; its completion says so. `admission` says when a request is rejected rather than queued.
+    there is one, at most `retries` times; its completion says so. `admission` says when a request is rejected rather
+    than queued.
     """
 
     def __init__(

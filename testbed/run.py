@@ -35,10 +35,12 @@ from testbed.live_events import Listener
 from testbed.offered_load import OfferedLoad, offered_load, true_future
 from testbed.policy_run import PolicyRun, Progress, Setting
 from testbed.process_record import run_record
+from testbed.resumed import ResumedRun
 from testbed.run_bound import gpu_hours_bound
 from testbed.scenario import Mode, Scenario, ScenarioError
 from testbed.server import ServerError
 from testbed.server_sources import EmulatedSource, ServerSource, service_s_per_token
+from testbed.starting_point import StartingPoint
 from testbed.steady_interpreter import steady_interpreter
 from testbed.strict import nearest
 from testbed.virtual_time import VirtualTimeLoop
@@ -153,25 +155,39 @@ def _server_source(scenario: Scenario, found: dict[tuple[str, str], ModelCapacit
     return VllmSource(scenario, found) if scenario.mode is Mode.VLLM else EmulatedSource(scenario, found)
 
 
-def run_experiment(experiment: Experiment, folder: Path, view: ProgressView, *, page: bool = True) -> RunOutcome:
+def run_experiment(
+    experiment: Experiment, folder: Path, view: ProgressView, *, page: bool = True, resumed: ResumedRun | None = None
+) -> RunOutcome:
     """Run every policy and write the folder; on Ctrl-C or SIGTERM stop cleanly and report what was done.
 
+    `resumed` is a run that was cut off and goes on in `folder`: the experiment is of the policies that it has left.
     Without `page` there is no report.html: of one run among hundreds `testbed report` makes it when it is wanted.
     Raises RunFailed when an initial server does not start or the disk is full, BadInput for a folder that exists or
     cannot be made.
     """
-    manifest = _begun_folder(experiment, folder)
+    manifest = _begun_folder(experiment, folder) if resumed is None else _taken_up(resumed)
     interrupted, failure = False, ""
     with experiment.setting.source, interruptible(), run_record(folder):
         for name, policy in experiment.policies.items():
             manifest = manifest.with_policy(name, PolicyRecord(status="running"))
             failure = _written(manifest, folder)
             if not failure:
-                record, failure, interrupted = _run_policy(experiment, name, policy, folder, view)
+                begins = None if resumed is None else resumed.starting_point_of(name)
+                record, failure, interrupted = _run_policy(experiment, name, policy, folder, view, begins)
                 manifest = manifest.with_policy(name, record)
                 failure = _written(manifest, folder, failure)
             if failure or interrupted:
                 break
+    return _concluded(manifest, folder, failure, interrupted=interrupted, page=page)
+
+
+def conclude(resumed: ResumedRun) -> RunOutcome:
+    """Of a run that was cut off when all its policies had ended: end its folder, and report. Raises RunFailed."""
+    return _concluded(resumed.manifest, resumed.folder, "", interrupted=False, page=True)
+
+
+def _concluded(manifest: RunManifest, folder: Path, failure: str, *, interrupted: bool, page: bool) -> RunOutcome:
+    """The end of a run's folder: manifest, summary and page. Raises RunFailed for `failure`, and for a full disk."""
     manifest = manifest.ended("failed" if failure else "interrupted" if interrupted else "finished", failure)
     failure = _written(manifest, folder, failure)
     try:
@@ -207,6 +223,14 @@ def _begun_folder(experiment: Experiment, folder: Path) -> RunManifest:
     return manifest
 
 
+def _taken_up(resumed: ResumedRun) -> RunManifest:
+    """Raises CommandFailed where the folder cannot be written."""
+    try:
+        return resumed.begin()
+    except OSError as error:
+        raise CommandFailed(f"{_disk_fault(error)}; nothing was run: make room in {resumed.folder}") from error
+
+
 def _written(manifest: RunManifest, folder: Path, failure: str = "") -> str:
     """Write the manifest; returns `failure`, or else why it could not be written, "" when it was: then the one before
     it stands, with which the folder opens as that of a run that was killed."""
@@ -226,7 +250,12 @@ def _disk_fault(error: OSError) -> str:
 
 
 def _run_policy(
-    experiment: Experiment, name: str, policy: Policy, folder: Path, view: ProgressView
+    experiment: Experiment,
+    name: str,
+    policy: Policy,
+    folder: Path,
+    view: ProgressView,
+    begins: StartingPoint | None,
 ) -> tuple[PolicyRecord, str, bool]:
     """Run one policy; returns what the manifest says of it, why it failed ("" if not), whether it was interrupted."""
     setting = experiment.setting
@@ -235,13 +264,16 @@ def _run_policy(
     failure, interrupted, end_s = "", False, None
     virtual = setting.scenario.mode is Mode.VIRTUAL
     try:
-        with RunRecorder(policy_path(folder, name)) as recorder, view(progress) as listener, steady_interpreter():
+        recording = RunRecorder(policy_path(folder, name), goes_on_from_s=None if begins is None else begins.from_s)
+        with recording as recorder, view(progress) as listener, steady_interpreter():
             try:
                 with (
                     recorder.flushed_every(FLUSH_EVERY_S) if virtual else nullcontext(),
                     asyncio.Runner(loop_factory=VirtualTimeLoop if virtual else real_time_loop) as runner,
                 ):
-                    end_s = runner.run(_run(setting, policy, recorder, progress, policy_path(folder, name), listener))
+                    end_s = runner.run(
+                        _run(setting, policy, recorder, progress, policy_path(folder, name), listener, begins)
+                    )
             except KeyboardInterrupt:
                 interrupted, end_s = True, progress.now_s
             except BaseExceptionGroup as group:
@@ -262,9 +294,15 @@ def _run_policy(
 
 
 async def _run(
-    setting: Setting, policy: Policy, recorder: RunRecorder, progress: Progress, folder: Path, listener: Listener | None
+    setting: Setting,
+    policy: Policy,
+    recorder: RunRecorder,
+    progress: Progress,
+    folder: Path,
+    listener: Listener | None,
+    begins: StartingPoint | None,
 ) -> float:
-    return await PolicyRun(setting, policy, recorder, progress, folder, listener).run()
+    return await PolicyRun(setting, policy, recorder, progress, folder, listener, begins).run()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> str:

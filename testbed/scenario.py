@@ -10,6 +10,7 @@ from testbed.fault_parts import FaultConfig, RecoveryConfig
 from testbed.scenario_parts import (
     CapacityConfig,
     GpuPrice,
+    Interval,
     ModelConfig,
     NiwConfig,
     PortRange,
@@ -58,8 +59,8 @@ class Scenario(Strict):
     initial_servers: int | dict[str, int | dict[str, int]] = 1
     min_servers: int = Field(default=1, ge=0)
     policies: dict[str, dict[str, Any]] = Field(min_length=1)
-    demand_bin_s: Positive = 60.0
-    gauge_every_s: Positive = 60.0
+    demand_bin_s: Interval = 60.0
+    gauge_every_s: Interval = 60.0
     drain_s: Positive = 600.0
     grace_s: Positive = 26 * 3600.0
     request_timeout_s: Positive | None = None

@@ -135,6 +135,6 @@ def _base(name_or_path: str, folder: Path, above: tuple[Path, ...]) -> dict[str,
         values, path = _values(str(bundled_scenarios()[name_or_path]), above)
         return at_home(values, path.parent)
     raise ScenarioError(
-        f"base {name_or_path!r}: no scenario of that name in {folder} or below, nor a bundled one"
+        f"base: no scenario {name_or_path!r} in {folder} or below, nor a bundled one"
         f"{nearest(name_or_path, bundled_scenarios())}"
     )

@@ -16,6 +16,8 @@ from workloads.slo import Slo
 from workloads.synthesis import SyntheticWorkload
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# What is done that often: a millisecond apart at least, or a run would do nothing else.
+Interval = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -1,7 +1,7 @@
 """Where a policy's run begins: at its first moment, or, in real time, where an earlier one was cut off."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from heapq import merge
 from types import MappingProxyType
 
@@ -40,7 +40,7 @@ class StartingPoint:
     outstanding: tuple[Request, ...] = ()
     decided: tuple[Observation, ScalingPlan] | None = None
     lost: tuple[ServerChange, ...] = ()
-    server_numbers: Mapping[str, int] = MappingProxyType({})
+    server_numbers: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def plan(self) -> ScalingPlan | None:
@@ -87,7 +87,7 @@ def first_moment(trace: Trace) -> StartingPoint:
 
 
 def where_cut_off(folder: PolicyFolder, trace: Trace, end_s: float | None) -> StartingPoint:
-    """Of a run that was cut off, from what it recorded; `end_s` is when it was interrupted, None for one that was killed.
+    """Of a run that was cut off, from what it recorded; `end_s`: when it was interrupted, None of one that was killed.
 
     It goes on at the last moment of which anything is recorded but servers, whose rows after it tell how they were
     ended. Raises RunFolderError for a folder that cannot be read to its end.

@@ -15,7 +15,7 @@ from testbed.strict import FolderName, Strict, nearest, one_line
 from workloads.lengths import QuantileTable
 from workloads.request import Tier
 
-_FOLDER_NAME = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
+_FOLDER_NAME = re.compile(r"[A-Za-z][\w-]{0,99}", re.ASCII)
 Shares = Annotated[dict[str, Positive], Field(min_length=1)]
 
 

@@ -48,7 +48,7 @@ class RateTrace:
     @classmethod
     def read(cls, path: Path) -> "RateTrace":
         """What `write` wrote; its writer is this very study."""
-        with np.load(path) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             interactive, niw = arrays["interactive"], arrays["niw"]
         pools = [Pool(*pool) for pool in about["pools"]]

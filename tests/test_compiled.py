@@ -20,7 +20,7 @@ RUN = "import sys; from testbed.cli import main; sys.argv[0] = 'testbed'; main()
 TWENTY_MINUTES = ("--set", "workload.synthetic.horizon_h=0.333", "--set", "workload.history_h=0")
 # Faults, noise, round trips and admission take other ways through the servers and the router.
 ROUND_TRIPS = (
-    *("--set", "regions.west.rtt_s={central: 0.03, east: 0.06}", "--set", "router.region=latency-aware"),
+    *("--set", "regions.west.rtt_s={central: 0.03, east: 0.06}", "--set", "router.region_rule=latency-aware"),
     *("--set", "step_noise_cv=0.1"),
 )
 

@@ -14,10 +14,10 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Completion:
     """The end of a request; all times in seconds since the start of the run, in the event loop's clock. Like a Request,
-    nobody changes one, and it is not frozen for speed.
+    nobody changes one; not frozen and with its `__init__` written out for speed.
 
     `sent_s` is when the request went to a server, after any waiting for one or in the NIW queue (for a request that
     was never sent: when it was given up),
@@ -36,6 +36,31 @@ class Completion:
     outcome: Outcome
     reason: str = ""
     cached_tokens: int | None = None
+
+    def __init__(
+        self,
+        *,
+        request: Request,
+        server_id: str,
+        region: str,
+        sent_s: float,
+        first_token_s: float | None,
+        last_token_s: float,
+        output_tokens: int,
+        outcome: Outcome,
+        reason: str = "",
+        cached_tokens: int | None = None,
+    ) -> None:
+        self.request = request
+        self.server_id = server_id
+        self.region = region
+        self.sent_s = sent_s
+        self.first_token_s = first_token_s
+        self.last_token_s = last_token_s
+        self.output_tokens = output_tokens
+        self.outcome = outcome
+        self.reason = reason
+        self.cached_tokens = cached_tokens
 
     @property
     def ttft_s(self) -> float | None:

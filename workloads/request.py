@@ -16,9 +16,10 @@ class Tier(StrEnum):
         return self is not Tier.NIW
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Request:
-    """One request of a workload. Nobody changes one; it is not frozen because making one would take four times as long.
+    """One request of a workload. Nobody changes one; it is not frozen because making one would take four times as long,
+    and has its `__init__` written out so that it is compiled.
 
     `arrival_s` and `deadline_s` are seconds since the start of the run; `deadline_s` (absolute, when the last
     token is due) is None for interactive tiers, whose SLO is on latencies. `region` is the region of origin.
@@ -40,7 +41,32 @@ class Request:
     prefix_hashes: tuple[int, ...] = ()
     prefix_block_tokens: int = 0
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        request_id: int,
+        arrival_s: float,
+        model: str,
+        region: str,
+        tier: Tier,
+        prompt_tokens: int,
+        output_tokens: int,
+        deadline_s: float | None = None,
+        cancel_after_s: float | None = None,
+        prefix_hashes: tuple[int, ...] = (),
+        prefix_block_tokens: int = 0,
+    ) -> None:
+        self.request_id = request_id
+        self.arrival_s = arrival_s
+        self.model = model
+        self.region = region
+        self.tier = tier
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.deadline_s = deadline_s
+        self.cancel_after_s = cancel_after_s
+        self.prefix_hashes = prefix_hashes
+        self.prefix_block_tokens = prefix_block_tokens
         if self.prompt_tokens < 1 or self.output_tokens < 1:
             raise ValueError(
                 f"request {self.request_id}: prompt_tokens={self.prompt_tokens}, output_tokens={self.output_tokens}; "

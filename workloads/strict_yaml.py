@@ -7,6 +7,7 @@ import yaml
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 200_000
+DEEPEST = 60
 
 
 class YamlFault(ValueError):
@@ -14,6 +15,16 @@ class YamlFault(ValueError):
 
 
 class _EachKeyOnce(yaml.SafeLoader):
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise RecursionError
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()

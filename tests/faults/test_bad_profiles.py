@@ -1,6 +1,7 @@
 """Profiles, their raw samples, other simulators' tables and the journal of a measurement, damaged."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +133,18 @@ def test_what_a_profile_says_is_text_to_its_page() -> None:
     assert "&lt;script&gt;alert" in page
 
 
-HEADER = "model,hardware,prompt_size,batch_size,token_size,peak_power,average_power,prompt_time,token_time,e2e_time,tensor_parallel"
+HEADER = (
+    "model,hardware,prompt_size,batch_size,token_size,peak_power,average_power,prompt_time,token_time,e2e_time,"
+    "tensor_parallel"
+)
 
 
 def _table() -> list[str]:
-    rows = [
-        f"m,h100,{prompt},{batch},{out},1,1,{20 + prompt * batch / 50},{5 + batch},{20 + prompt * batch / 50 + (5 + batch) * (out - 1)},1"
-        for prompt in (128, 512, 1024)
-        for batch in (1, 4, 16)
-        for out in (8, 64)
-    ]
+    rows = []
+    for prompt, batch, out in product((128, 512, 1024), (1, 4, 16), (8, 64)):
+        prompt_ms, token_ms = 20 + prompt * batch / 50, 5 + batch
+        e2e_ms = prompt_ms + token_ms * (out - 1)
+        rows.append(f"m,h100,{prompt},{batch},{out},1,1,{prompt_ms},{token_ms},{e2e_ms},1")
     return [HEADER, *rows]
 
 

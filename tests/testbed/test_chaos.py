@@ -38,11 +38,12 @@ def assert_nothing_is_lost(recorded: PolicyFolder, experiment: Experiment) -> No
     completed = rows["outcome"] == Outcome.COMPLETED
     assert (rows["output_tokens"][completed] == rows["output_tokens_asked"][completed]).all()
     assert (rows["reason"][~completed].astype(str) != "").all()
-    for (region, gpu_type), owned in experiment.setting.limits.quota_gpus.items():
+    for place, owned in experiment.setting.limits.quota_gpus.items():
         in_use: dict[str, float] = {}
-        for row in recorded.servers().query("region == @region and gpu_type == @gpu_type").itertuples():
-            in_use[row.server_id] = 0.0 if row.state in (ServerState.STOPPED, ServerState.FAILED) else row.gpus
-            assert sum(in_use.values()) <= owned + 1e-9
+        for row in recorded.servers().itertuples():
+            if (row.region, row.gpu_type) == place:
+                in_use[row.server_id] = 0.0 if row.state in (ServerState.STOPPED, ServerState.FAILED) else row.gpus
+                assert sum(in_use.values()) <= owned + 1e-9
         assert sum(in_use.values()) == 0
 
 

@@ -1,5 +1,6 @@
 """Continuous batching without a GPU: conservation, latencies, blocks, preemption, jumps against single steps."""
 
+from dataclasses import fields
 from statistics import fmean, stdev
 
 import pytest
@@ -25,7 +26,7 @@ ROOMY = EngineLimits(
 
 
 def limits(**changes: int) -> EngineLimits:
-    values = {name: getattr(ROOMY, name) for name in EngineLimits.__slots__}
+    values = {field.name: getattr(ROOMY, field.name) for field in fields(EngineLimits)}
     return EngineLimits(**{**values, **changes})
 
 

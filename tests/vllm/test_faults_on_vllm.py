@@ -26,14 +26,15 @@ workload:
   history_h: 0
   synthetic: {horizon_h: 9}
 initial_servers: {tiny-llama: {west: 1, east: 1}, tiny-bloom: 0}
-router: {no_server_timeout_s: 30}
+router: {no_server_timeout_s: 90}
 niw: {promote_after_s: 10}
-grace_s: 90
+grace_s: 150
 policies:
   static:
     counts: {tiny-llama@west/cpu: 1, tiny-llama@east/cpu: 1, tiny-bloom@west/cpu: 1}
   lt-ua: null
   mpc: null
+  reactive: null
 faults:
   - {kind: slow, at_s: 5, for_s: 5, factor: 2, region: west}
   - {kind: kill, at_s: 15, region: west, model: tiny-llama}
