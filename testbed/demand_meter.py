@@ -101,6 +101,7 @@ class DemandMeter:
 
     def recall(self, shown: DemandHistory) -> None:
         """What has been shown as past stays so, whatever has been counted since."""
+        self._at(shown.until_s)
         for table, series in (
             (self._interactive, shown.interactive),
             (self._niw, shown.niw),

@@ -18,7 +18,7 @@ from results.manifest import RunManifest
 from results.recorder import RunRecorder
 from results.run_folder import PolicyFolder, RunFolder
 from results.standing import server_intervals
-from testbed.live_events import Event, Listener
+from testbed.live_events import Decided, Event, Listener
 from testbed.policy_run import PolicyRun, Progress
 from testbed.process_record import run_record
 from testbed.run import Experiment, run_experiment
@@ -96,6 +96,7 @@ def assert_whole(run: PolicyFolder, experiment: Experiment, policy: str) -> None
     for table in (rows["last_token_s"], run.pools()["at_s"], run.servers()["at_s"]):
         assert (np.diff(table) >= -1e-9).all()
     assert (rows["sent_s"] <= rows["last_token_s"]).all() and (rows["arrival_s"] <= rows["sent_s"]).all()
+    assert not run.pools().duplicated(["at_s", "model", "region", "gpu_type", "role"]).any()
     servers = run.servers()
     begun = servers[servers["state"] == "STARTING"]
     assert not begun["server_id"].duplicated().any(), "nobody sleeps here"
@@ -110,7 +111,7 @@ def assert_whole(run: PolicyFolder, experiment: Experiment, policy: str) -> None
         assert experiment.policies[policy].decide(seen).counts == plan.counts
 
 
-ENDS = [1, 90, 250, 480, 700]
+ENDS = [1, 99, 259, 479, 719]
 
 
 @pytest.mark.parametrize("policy", ["reactive", "lt-ua"])
@@ -123,7 +124,7 @@ def test_killed_at_any_moment_a_run_goes_on_and_every_request_ends_exactly_once(
     assert_whole(whole, experiment, policy)
     for ends in ENDS:
         folder = PolicyFolder(name=policy, path=tmp_path / f"run-{ends}")
-        if ends == 250:
+        if ends == 259:
             with (folder.path / "decisions.jsonl").open("a") as decisions:
                 decisions.write('{"seen":{"at_s":')
         before = folder.completions()
@@ -131,6 +132,12 @@ def test_killed_at_any_moment_a_run_goes_on_and_every_request_ends_exactly_once(
         told: list[Event] = []
         resumed = record(experiment, policy, folder.path, lambda _, event, told=told: told.append(event), begins)
         assert sum(isinstance(event, Completion) for event in told) == len(trace), "who looks on sees it whole"
+        decided = [event.seen for event in told if isinstance(event, Decided)]
+        recorded = [seen for seen, _ in decode_all(resumed.decisions())][-len(decided) :]
+        for seen, kept in zip(decided, recorded, strict=True):
+            assert {key: series.tolist() for key, series in seen.demand.interactive.items()} == {
+                key: series.tolist() for key, series in kept.demand.interactive.items()
+            }
         assert_whole(resumed, experiment, policy)
         after = resumed.completions()
         assert after.iloc[: len(before)].astype(str).equals(before.astype(str)), "what had ended stays as it was"
@@ -162,10 +169,10 @@ def test_what_a_policy_had_been_shown_and_had_planned_it_is_shown_again(small_sc
 def test_killed_while_its_tables_are_taken_up_a_run_loses_no_row(
     small_scenario: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record(small_scenario.experiment(), "static", tmp_path / "run", cut_at(tmp_path / "run", [300]))
-    folder = PolicyFolder(name="static", path=tmp_path / "run-300")
-    before = folder.completions()["request_id"].tolist()
-    assert before
+    record(small_scenario.experiment(), "reactive", tmp_path / "run", cut_at(tmp_path / "run", [500]))
+    folder = PolicyFolder(name="reactive", path=tmp_path / "run-500")
+    before, changes = folder.completions()["request_id"].tolist(), folder.servers()["at_s"]
+    assert before and changes.max() > 50.0
 
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -178,7 +185,7 @@ def test_killed_while_its_tables_are_taken_up_a_run_loses_no_row(
         assert folder.completions()["request_id"].tolist() == before
     RunRecorder(folder.path, goes_on_from_s=50.0).close()
     assert folder.completions()["request_id"].tolist() == before
-    assert folder.servers()["at_s"].max() <= 50.0
+    assert folder.servers()["at_s"].tolist() == changes[changes <= 50.0].tolist()
 
 
 def sessions() -> Trace:
@@ -291,7 +298,7 @@ def test_a_run_killed_before_its_report_gets_one(small_scenario: Any, testbed: C
 def short(small_scenario: Any) -> dict[str, Any]:
     """Some seconds in real time."""
     values: dict[str, Any] = small_scenario.values(mode="emulated", demand_bin_s=0.5, gauge_every_s=0.5, drain_s=1)
-    values["models"]["a"]["start_s"] = 0.3
+    values["models"]["a"] |= {"start_s": 0.3, "stop_s": 0.1}
     values["workload"]["history_h"] = 0
     synthetic = values["workload"]["synthetic"]
     synthetic |= {"day_s": 4, "mean_requests_per_s": 30.0}
