@@ -273,7 +273,9 @@ class EmulatedEngine(Generic[S]):
         arrives now can join."""
         decoding = len(self._decoding)
         times, kv_tokens = self._decode_times_of(decoding), self._kv_tokens + decoding
-        steps = (times.steps_within(kv_tokens, now_s - self._run_start_s) or 1) + (later and self._async_scheduling)
+        begun = times.steps_within(kv_tokens, now_s - self._run_start_s)
+        # Who comes at the very start of an iteration is in time for the one after it.
+        steps = begun + 1 if later and self._async_scheduling else begun or 1
         if steps < self._run_steps:
             self._run_steps = steps
             self._run_end_s = self._run_start_s + times.run_s(kv_tokens, steps)
