@@ -75,8 +75,10 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 # An environment of its own, with the dependencies of the other; made again when a source has changed. The checkout comes
 # last in its path: `python -P -m benchmarks.virtual` finds the benchmarks there, and the packages compiled.
+# A folder counts too: a file that is gone is newer nowhere else.
 $(COMPILED)/.made: $(VENV)/.dev pyproject.toml compile_modules.py \
-		$(shell find testbed profiler controller workloads results -name '*.py')
+		$(shell find testbed profiler controller workloads results \( -name __pycache__ -o -path results/runs \
+		-o -path results/published \) -prune -o -print)
 	$(BIN)/python -m venv --clear --without-pip $(COMPILED)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(COMPILED)/dependencies
 	echo "$(CURDIR)" >> $(COMPILED)/dependencies

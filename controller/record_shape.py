@@ -1,9 +1,9 @@
 """The shape of a recorded decision, held against every one that is decoded: a file may hold anything."""
 
-import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from controller.types import Capacity, Forecast, PlacementState, Role, SolveReport
 
@@ -68,7 +68,8 @@ class _Seen(_Shape):
     placements: list[tuple[str, str, str, Role, PlacementState]]
     demand: _Demand
     niw_queued_tokens: dict[str, Finite]
-    niw_due: dict[str, list[tuple[Seconds, Finite]]] = {}
+    # Deadlines may lie beyond any run.
+    niw_due: dict[str, list[tuple[Finite, Finite]]] = {}
     limits: _Limits | None = None
     previous: _Plan | None = None
 
@@ -85,7 +86,7 @@ def require_shape(record: Any) -> None:
     """Raise ValueError, one line, where a record is not what controller.records writes."""
     try:
         # As JSON, where strict means that text is no number while a list is a tuple.
-        _DECISION.validate_json(json.dumps(record), strict=True)
+        _DECISION.validate_json(to_json(record), strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None

@@ -110,7 +110,8 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetLimits:
-    """What bounds a plan: capacities, quotas, the least count. Capacities move with the length mix, the rest stays.
+    """What bounds a plan: capacities, quotas, the least count. Capacities move with the length mix, and a quota is less
+    once servers have failed on its GPUs again and again; the rest stays.
 
     `capacity` holds every (model, gpu_type) that can be served; `quota_gpus` the GPUs of each (region, gpu_type).
     `min_servers` counts for each silo; `roles` are those that the policy divides its servers into. `rtt_s`: round

@@ -13,11 +13,11 @@ _CHECKSUM = "crc32"
 
 
 class Journal:
-    """Lines of JSON; the first tells what was measured (`identity`), the others what was found.
+    """Lines of JSON; the first two tell what was measured (`identity`), the others what was found.
 
     `entries` are those on disk and those added since. `discarded` says why an older file was not gone on with: it is
-    kept beside, with `.old` after its name. Every line carries its checksum; `damaged` counts those that do not match
-    it and are left out, beside a last one that was cut off.
+    kept beside, with `.old` after its name. Every line carries its checksum (a file of an earlier version has none);
+    `damaged` counts those that do not match it and are left out, beside a last one that was cut off.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -26,14 +26,15 @@ class Journal:
         self.discarded: str | None = None
         self._identity = json.loads(json.dumps(identity))
         found, self.damaged = _read(path)
-        if found and "identity" in found[0]:
-            self.discarded = "; ".join(changed_keys(found[0]["identity"], self._identity)) or None
+        before = next((entry["identity"] for entry in found if isinstance(entry.get("identity"), dict)), None)
+        if before is not None:
+            self.discarded = "; ".join(changed_keys(before, self._identity)) or None
         elif found or self.damaged:
             self.discarded = f"{path} does not say what was measured"
         if self.discarded is not None:
             path.replace(path.with_name(path.name + ".old"))
         else:
-            self.entries = found[1:]
+            self.entries = [entry for entry in found if "kind" in entry]
 
     @property
     def spent_s(self) -> float:
@@ -64,7 +65,8 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_name(self.path.name + ".new")
         self._file = fresh.open("w", encoding="utf-8")
-        for entry in ({"identity": self._identity}, *self.entries):
+        told = {"identity": self._identity}
+        for entry in (told, told, *self.entries):  # twice: no one damaged line makes all others worthless
             self._file.write(_line(entry))
         self._to_disk()
         fresh.replace(self.path)
@@ -105,7 +107,8 @@ def _read(path: Path) -> tuple[list[Entry], int]:
     except FileNotFoundError:
         return [], 0
     entries = [_entry(line) for line in lines[:-1]]  # behind the last newline: nothing, or a line that was cut off
-    found = [entry for entry in entries if entry is not None]
+    with_checksums = any(_CHECKSUM in entry for entry in entries if entry is not None)
+    found = [entry for entry in entries if entry is not None and (not with_checksums or _is_whole(entry))]
     return found, len(entries) - len(found)
 
 
@@ -114,5 +117,9 @@ def _entry(line: bytes) -> Entry | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(entry, dict) and entry.pop(_CHECKSUM, None) == _checksum(entry)
-    return entry if whole else None
+    return entry if isinstance(entry, dict) else None
+
+
+def _is_whole(entry: Entry) -> bool:
+    """Whether the checksum, which is taken out, is that of the rest."""
+    return entry.pop(_CHECKSUM, None) == _checksum(entry)

@@ -23,6 +23,7 @@ from profiler.target import MeasurementError
 from workloads.api_key import server_key
 from workloads.client import CompletionClient
 from workloads.clock import RunClock
+from workloads.shown_url import shown_url
 
 REQUEST_TIMEOUT_S = 600.0
 
@@ -126,7 +127,9 @@ async def measuring_session(
     Raises MeasurementError when the server does not tell what it holds.
     """
     if facts.kv_cache is None:
-        raise MeasurementError(f"{base_url} does not tell its KV cache; start it without --disable-log-stats")
+        raise MeasurementError(
+            f"{shown_url(base_url)} does not tell its KV cache; start it without --disable-log-stats"
+        )
     limits = server_limits(as_served(subject, facts).engine, facts.kv_cache)
     async with CompletionClient(
         base_url, facts.model, clock.now_s, REQUEST_TIMEOUT_S, token_times=True, api_key=server_key()

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -10,8 +10,17 @@ Count = Annotated[int, Field(ge=1)]
 Range = tuple[NotNegative, NotNegative]
 
 
-# What files are called by: no folder, nothing that cannot be seen.
-FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+def as_file_name(name: str) -> str:
+    """A name that may be a path, such as a Hugging Face id, as one that names no folder."""
+    return name.strip("/").replace("/", "--")
+
+
+# What files are called by: no folder, nothing that cannot be seen. Names in profiles of before may hold a folder.
+FileName = Annotated[
+    str,
+    BeforeValidator(lambda given: as_file_name(given) if isinstance(given, str) else given),
+    Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$"),
+]
 # A Hugging Face id or a path.
 ModelName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,300}$")]
 

@@ -9,6 +9,7 @@ import aiohttp
 
 from profiler.profile_parts import KvCache
 from workloads.api_key import authorization, server_key
+from workloads.shown_url import shown_url
 
 _CACHE_INFO = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -44,14 +45,16 @@ async def read_server_facts(base_url: str, model: str | None = None, timeout_s: 
             metrics = await _text(session, f"{base_url}/metrics")
     except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError) as error:
         raise ServerFactsError(
-            f"no OpenAI-compatible server at {base_url} ({type(error).__name__}: {error}); start one,"
+            f"no OpenAI-compatible server at {shown_url(base_url)} ({type(error).__name__}: {error}); start one,"
             " or check the address"
         ) from error
     if model is None and len(served) == 1:
         model = next(iter(served))
     if model is None or model not in served:
         near = get_close_matches(model or "", served, n=3, cutoff=0.0) or sorted(served)
-        raise ServerFactsError(f"{base_url} does not serve {model!r}; it serves {', '.join(near) or 'nothing'}")
+        raise ServerFactsError(
+            f"{shown_url(base_url)} does not serve {model!r}; it serves {', '.join(near) or 'nothing'}"
+        )
     labels = cache_config(metrics or "")
     found = re.search(r'"version"\s*:\s*"([^"]+)"', version or "")
     return ServerFacts(

@@ -80,9 +80,14 @@ class TableWriter:
                 raise
             self._due = self._limit
 
-    def try_at_next_row(self) -> None:
-        """After a `flush` that failed where nobody could be told: whoever adds the next row is."""
-        self._due = 0
+    def flush_untold(self) -> None:
+        """As `flush`, where nobody can be told what it raises: until a flush succeeds, the next row tries and raises."""
+        told = self._due == math.inf
+        try:
+            self.flush()
+        except Exception:
+            if not told:
+                self._due = 0
 
     def _put_on_disk(self, values: list[Any]) -> None:
         batches = [*self._growing, _record_batch(values, self._width, self._table.schema)]

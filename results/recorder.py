@@ -67,6 +67,7 @@ class RunRecorder:
         self._gpus = TableWriter(folder, GPUS, part_rows, goes_on=goes_on)
         self._faults = TableWriter(folder, FAULTS, part_rows, goes_on=goes_on)
         self._decisions = (folder / DECISIONS_FILE).open("a" if goes_on else "x", encoding="utf-8")
+        self._untold: OSError | None = None  # of the decisions' file: the system tells of a fault once
         self._closed = False
 
     def completion(self, completion: Completion) -> None:
@@ -156,6 +157,8 @@ class RunRecorder:
 
     def decision(self, record: Mapping[str, Any]) -> None:
         """Append a decision, already JSON-able, as one line; it is with the operating system on return."""
+        if self._untold is not None:
+            raise self._untold
         self._decisions.write(json.dumps(record, separators=(",", ":")) + "\n")
         self._decisions.flush()
 
@@ -169,17 +172,18 @@ class RunRecorder:
     @contextmanager
     def flushed_every(self, seconds: float) -> Iterator[None]:
         """While it lasts a thread calls `flush` every so many seconds of the wall clock, for a run in virtual time,
-        whose own clock tells nothing of when it may be killed. When it fails, the next row raises."""
+        whose own clock tells nothing of when it may be killed. What it cannot write it tries again; until it can, the
+        next row or decision raises."""
         over = threading.Event()
 
         def flush_until_over() -> None:
             while not over.wait(seconds):
+                for table in self._tables:
+                    table.flush_untold()
                 try:
-                    self.flush()
-                except OSError:
-                    for table in self._tables:
-                        table.try_at_next_row()
-                    return
+                    os.fsync(self._decisions.fileno())
+                except OSError as error:
+                    self._untold = error
 
         flushing = threading.Thread(target=flush_until_over, name="records", daemon=True)
         flushing.start()
@@ -198,7 +202,7 @@ class RunRecorder:
         if self._closed:
             return
         self._closed = True
-        errors: list[OSError] = []
+        errors = [] if self._untold is None else [self._untold]
         for step in (*(table.flush for table in self._tables), self._close_decisions):
             try:
                 step()

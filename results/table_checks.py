@@ -24,6 +24,8 @@ _KNOWN: Mapping[str, frozenset[str]] = {
 # A pool without a server is infinitely utilised; ids are those of the trace.
 _MAY_BE_INFINITE = "utilisation"
 _MAY_BE_NEGATIVE = "request_id"
+# Asked for, not lived through: a deadline may lie beyond any run.
+_ASKED_FOR = frozenset({"deadline_s", "for_s"})
 
 
 class TableFault(ValueError):
@@ -65,7 +67,7 @@ def _require_number(name: str, values: pa.Array, first_row: int) -> None:
     if pa.types.is_integer(values.type):
         if name != _MAY_BE_NEGATIVE:
             _refuse(name, values, numbers < 0, first_row, "must be 0 or more")
-    elif name.endswith("_s"):
+    elif name.endswith("_s") and name not in _ASKED_FOR:
         _refuse(name, values, ~(np.abs(numbers) <= LONGEST_HORIZON_S), first_row, "is no time of a run")
     elif name == _MAY_BE_INFINITE:
         _refuse(name, values, ~(numbers >= 0), first_row, "must be 0 or more")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Admission:
     """Bounds of what waits; None of what is not bounded.
 
-    An interactive request is rejected where the pool chosen for it is at a utilisation above `reject_above`, or where
-    `max_waiting` requests of its model wait for a server already.
+    An interactive request is rejected where the pool chosen for it is at a utilisation above `reject_above`; any that
+    is to be served now where `max_waiting` requests of its model wait for a server already.
     """
 
     reject_above: float | None = None

@@ -1,13 +1,14 @@
 """What testbeds that were killed left on this machine, and the end of it."""
 
 import shutil
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from testbed.process_record import RUN, ProcessRecord, recorded
-from testbed.process_watchdog import end_groups, group_members, remove_shared_memory, shared_memory, unmapped
+from testbed.process_watchdog import end_groups, group_members, remove_shared_memory, unmapped
 from testbed.temporary_folder import abandoned_folders
 
 # A record of another machine, or of another container, cannot be judged here; so old it is of no use there either.
@@ -25,7 +26,8 @@ class LeftGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftRun:
-    """A run whose testbed was killed; `temporary` are files in its folder that were never finished."""
+    """A run whose testbed was killed; `temporary` are files in its folder that were never finished, none where another
+    run may be writing there."""
 
     file: Path
     folder: Path
@@ -56,18 +58,22 @@ def leftovers() -> Leftovers:
     """Look at every record, and touch nothing."""
     groups: list[LeftGroup] = []
     unknown: list[LeftGroup] = []
-    runs: list[LeftRun] = []
+    killed: list[tuple[Path, Path]] = []
     going_on: list[ProcessRecord] = []
     stale: list[Path] = []
     elsewhere: list[Path] = []
     shared: set[str] = set()
+    written: set[Path] = set()
     for file, record in recorded():
         if record is None or not (record.here or record.before_this_boot):
             (stale if _old(file) else elsewhere).append(file)
+            if record is not None and record.what == RUN:
+                written.add(Path(record.folder).resolve())
         elif record.here and record.owner_runs:
             going_on.append(record)
+            written.add(Path(record.folder).resolve())
         elif record.what == RUN:
-            runs.append(_left_run(file, Path(record.folder)))
+            killed.append((file, Path(record.folder)))
         else:
             members = group_members(record.pid) if record.here else {}
             left = LeftGroup(file=file, record=record, pids=tuple(sorted(members)))
@@ -81,7 +87,7 @@ def leftovers() -> Leftovers:
     return Leftovers(
         groups=tuple(groups),
         unknown=tuple(unknown),
-        runs=tuple(runs),
+        runs=tuple(_left_run(file, folder, written) for file, folder in killed),
         going_on=tuple(going_on),
         stale=tuple(stale),
         elsewhere=tuple(elsewhere),
@@ -93,12 +99,12 @@ def leftovers() -> Leftovers:
 def end(left: Leftovers) -> tuple[LeftGroup, ...]:
     """End the groups, remove records and temporary files; returns the groups that withstand SIGKILL, whose records
     stay."""
-    in_use = shared_memory(pid for group in left.groups for pid in group.pids)
     withstand = end_groups(group.record.pid for group in left.groups)
     for group in left.groups:
         if group.record.pid not in withstand:
             _remove(group.file)
-    remove_shared_memory((*left.shared_memory, *in_use))
+    of_groups = (path for group in left.groups for path in group.record.shared_memory)
+    remove_shared_memory((*left.shared_memory, *of_groups))
     for run in left.runs:
         for path in (*run.temporary, run.file):
             _remove(path)
@@ -120,9 +126,11 @@ def _is_known(record: ProcessRecord, members: dict[int, int]) -> bool:
     return any(members.get(pid) == ticks for pid, ticks in ((record.pid, record.start_ticks), *record.members))
 
 
-def _left_run(file: Path, folder: Path) -> LeftRun:
+def _left_run(file: Path, folder: Path, written: Container[Path]) -> LeftRun:
+    """`written`: folders of runs that go on, or that nobody can judge here."""
+    left = folder.is_dir() and folder.resolve() not in written
     # The names of results.atomic_file.
-    temporary = tuple(sorted(folder.rglob(".*.tmp"))) if folder.is_dir() else ()
+    temporary = tuple(sorted(folder.rglob(".*.tmp"))) if left else ()
     return LeftRun(file=file, folder=folder, temporary=temporary)
 
 

@@ -22,6 +22,7 @@ from workloads.api_key import SERVER_KEY, authorization, server_key
 from workloads.completion import Outcome
 from workloads.processes import ProcessDied
 from workloads.prompts import SMALL_VOCABULARY
+from workloads.shown_url import shown_url
 from workloads.trace import Trace
 from workloads.trace_checks import TraceError
 from workloads.url_replay import ReplayTarget
@@ -70,7 +71,9 @@ def replay(
         api_key=server_key(),
     )
     stdout.print(
-        f"{requests:,} requests of {rows_of} → {base_url}  ({processes} processes)", soft_wrap=True, markup=False
+        f"{requests:,} requests of {rows_of} → {shown_url(base_url)}  ({processes} processes)",
+        soft_wrap=True,
+        markup=False,
     )
     folder.mkdir(parents=True)
     try:
@@ -97,24 +100,32 @@ def _chosen_model(path: Path, trace_model: str | None, served: str) -> tuple[str
     return chosen, int(models.rows(chosen).sum())
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """No request to make: the redirect is an HTTPError."""
+
+
 def _check_server(base_url: str, model: str) -> None:
     """Whether there is a server of that model. Raises BadInput."""
+    shown = shown_url(base_url)
     if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
-        raise BadInput(f"--base-url {base_url}; wanted an address like http://127.0.0.1:8000")
+        raise BadInput(f"--base-url {shown}; wanted an address like http://127.0.0.1:8000")
+    # Where this is redirected to nobody knows, and the key would be shown there; the replay follows no redirect either.
+    opener = urllib.request.build_opener(_NoRedirect)
     try:
-        asked = urllib.request.Request(f"{base_url.rstrip('/')}/v1/models", headers=authorization(server_key()))
-        with urllib.request.urlopen(asked, timeout=_CHECK_TIMEOUT_S) as answer:
+        asked = urllib.request.Request(f"{shown.rstrip('/')}/v1/models", headers=authorization(server_key()))
+        with opener.open(asked, timeout=_CHECK_TIMEOUT_S) as answer:
             content: Any = json.loads(answer.read())
         served = [str(entry["id"]) for entry in content["data"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code == 401:
-            raise BadInput(f"{base_url} wants another key than it was shown: set {SERVER_KEY}") from error
+            raise BadInput(f"{shown} wants another key than it was shown: set {SERVER_KEY}") from error
         reason = getattr(error, "reason", None) or error
         raise BadInput(
-            f"no OpenAI-compatible server at {base_url}: {reason}; start one, or correct the address"
+            f"no OpenAI-compatible server at {shown}: {reason}; start one, or correct the address"
         ) from error
     if model not in served:
-        raise BadInput(f"--model {model}: {base_url} serves {', '.join(served)}")
+        raise BadInput(f"--model {model}: {shown} serves {', '.join(served)}")
 
 
 def _print_summary(completions: pd.DataFrame, requests: int, course: ReplayCourse) -> None:

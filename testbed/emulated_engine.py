@@ -63,6 +63,7 @@ class EmulatedEngine(Generic[S]):
         self._async_scheduling = async_scheduling
         # Who came later than this is not in the next iteration. (The start of the last of those that have ended.)
         self._put_together_s = _ALWAYS
+        self._passed_over = False  # whether somebody came later
         self._block_size = limits.block_size
         self._max_num_seqs = limits.max_num_seqs
         self._max_num_batched_tokens = limits.max_num_batched_tokens
@@ -157,6 +158,7 @@ class EmulatedEngine(Generic[S]):
             return
         if self._run_end_s is not None and self._run_steps > 1:
             self._cut_run(now_s)
+            self._take_steps(self._run_steps - 1)
         if sequence.phase is _DECODE:
             self._leave_decode(sequence)
         elif sequence.phase is _PREFILL:
@@ -229,7 +231,7 @@ class EmulatedEngine(Generic[S]):
             self.wake_s = end_s if self._step_by_step or self._waiting else self._end_after_chunks(end_s)
         elif decoding:
             # After a preemption, or when they came too late, those who wait are looked at again in the next iteration.
-            one = self._step_by_step or (self._waiting and (preempted or self._too_late(self._waiting[0][2])))
+            one = self._step_by_step or (self._waiting and (preempted or self._passed_over))
             steps = 1 if one else self._decoding[0][0] - self._step
             if (steps // self._block_size + 1) * decoding > self._free_blocks:
                 steps = self._steps_with_blocks(steps)
@@ -280,6 +282,18 @@ class EmulatedEngine(Generic[S]):
             self._run_steps = steps
             self._run_end_s = self._run_start_s + times.run_s(kv_tokens, steps)
 
+    def _take_steps(self, steps: int) -> None:
+        """Of the decode run under way the first `steps` iterations have ended, and no sequence with them: who leaves
+        now has had its tokens."""
+        if not steps:
+            return
+        decoding = len(self._decoding)
+        self._run_start_s += self._decode_times_of(decoding).run_s(self._kv_tokens + decoding, steps)
+        self._free_blocks -= self._new_blocks(steps)
+        self._step += steps
+        self._kv_tokens += steps * decoding
+        self._run_steps -= steps
+
     def _fill_chunks(self, *, admit: bool) -> None:
         """Prefill chunks of the next iteration: running prefills first, then admissions, within the token budget."""
         budget = self._max_num_batched_tokens - len(self._decoding)
@@ -291,16 +305,18 @@ class EmulatedEngine(Generic[S]):
             self._chunks.append((sequence, chunk))
             budget -= chunk
         waiting = self._waiting
+        late: list[tuple[int, int, S]] = []
         while admit and budget > 0 and waiting:
             sequence = waiting[0][2]
             if sequence.phase is _ENDED:
                 heappop(waiting)
                 continue
-            if self._too_late(sequence):
-                return
+            if sequence.arrived_s > self._put_together_s:
+                late.append(heappop(waiting))  # who came before it does not wait for it, however urgent it is
+                continue
             blocks = self._prompt_blocks(sequence)
             if not blocks:
-                return
+                break
             heappop(waiting)
             sequence.phase = _PREFILL
             sequence.blocks = blocks
@@ -310,10 +326,9 @@ class EmulatedEngine(Generic[S]):
             chunk = min(budget, sequence.to_prefill - sequence.prefilled)
             self._chunks.append((sequence, chunk))
             budget -= chunk
-
-    def _too_late(self, sequence: S) -> bool:
-        """Whether it came when the next iteration had been put together. One that was preempted came long ago."""
-        return sequence.arrived_s > self._put_together_s
+        self._passed_over = bool(late)
+        for entry in late:
+            heappush(waiting, entry)
 
     def _last_start_s(self) -> float:
         """When the last iteration of the run under way begins."""

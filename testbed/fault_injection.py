@@ -26,16 +26,23 @@ class FaultInjection:
         self._recorder = recorder
         self._clock = clock
         self._for_starts: list[Fault] = []
+        self._hit_at_s = -1.0
+        self._hit: set[str] = set()
 
     async def strike(self, faults: Iterable[Fault]) -> None:
-        """All of them, in order of time; returns when the last has struck."""
-        for fault in faults:
-            await self._clock.sleep_until(fault.at_s)
-            if fault.kind is FaultKind.FAIL_START:
-                self._for_starts.append(fault)
-            else:
-                self._strike(fault)
-        await asyncio.Event().wait()
+        """All of them, in order of time, until cancelled: a start may still come."""
+        try:
+            for fault in faults:
+                await self._clock.sleep_until(fault.at_s)
+                if fault.kind is FaultKind.FAIL_START:
+                    self._for_starts.append(fault)
+                else:
+                    self._strike(fault)
+            await asyncio.Event().wait()
+        finally:
+            for fault in self._for_starts:  # which found none
+                self._record(fault, "")
+            self._for_starts.clear()
 
     def started(self, server: Server) -> None:
         """A server is about to start."""
@@ -46,17 +53,24 @@ class FaultInjection:
                 self._record(fault, server.server_id)
                 return
 
-    def end(self) -> None:
-        """The run ends: what is left has found no start."""
-        for fault in self._for_starts:
-            self._record(fault, "")
-        self._for_starts.clear()
-
     def _strike(self, fault: Fault) -> None:
         states = _STANDING if fault.kind is FaultKind.KILL else _SERVING
-        hit = _drawn(fault, [m for m in self._fleet.members if m.server.state in states and _matches(fault, m.server)])
+        if fault.at_s != self._hit_at_s:
+            self._hit_at_s, self._hit = fault.at_s, set()
+        # Several faults of one moment hit several servers: a real one that was killed takes a while to be FAILED.
+        hit = _drawn(
+            fault,
+            [
+                member
+                for member in self._fleet.members
+                if member.server.state in states
+                and member.server.server_id not in self._hit
+                and _matches(fault, member.server)
+            ],
+        )
         self._record(fault, hit.server.server_id if hit else "")
         if hit:
+            self._hit.add(hit.server.server_id)
             hit.server.inject(fault)
 
     def _record(self, fault: Fault, server_id: str) -> None:

@@ -13,9 +13,10 @@ class FaultConfig(Strict):
     """A fault at `at_s` of the run, or faults at random moments, `per_h` of them in a mean hour, from the scenario's
     seed.
 
-    It hits `servers` of those that serve, start, drain or sleep then, drawn at random among those of `model`, `region`
-    and `gpu_type`, as far as these are given; fail_start hits the next so many starts. `for_s` left out: a hang lasts
-    until the fleet notices, a slow server stays slow.
+    It hits `servers` of those there are then (kill: whatever starts, serves, drains or sleeps; hang and slow: what
+    serves or drains), drawn at random among those of `model`, `region` and `gpu_type`, as far as these are given;
+    fail_start hits the next so many starts. `for_s` left out: a hang lasts until the fleet notices, a slow server stays
+    slow.
     """
 
     kind: FaultKind
@@ -65,6 +66,11 @@ class RecoveryConfig(Strict):
             raise ValueError(
                 f"restart_after_s {self.restart_after_s:g} lies above restart_after_at_most_s "
                 f"{self.restart_after_at_most_s:g}; swap them"
+            )
+        if self.health_every_s > self.health_timeout_s:
+            raise ValueError(
+                f"health_every_s {self.health_every_s:g} lies above health_timeout_s {self.health_timeout_s:g}: nobody "
+                "would have been asked; ask more often"
             )
         return self
 

@@ -318,7 +318,10 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
 
     def _lose(self, member: Member) -> None:
         """A server failed. Its GPUs are cleared first; a second telling changes nothing."""
-        member.comes_back = member.comes_back or (member.order is Order.SERVE and member.holds_gpus)
+        if member.order is Order.SERVE and member.holds_gpus:
+            member.comes_back = True
+            again_s = self._recovery.restart_s(self._failures(member)) or 0.0
+            member.ready_at_s = self._clock.now_s() + again_s + self._capacity(member.placement).start_s
         member.tell(Order.STOP)
 
     # What becomes of its slot.
@@ -326,14 +329,17 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
     def _recover(self, member: Member) -> None:
         """Nothing is left of a server that failed and is wanted: start it again later, or give its GPUs up."""
         placement, now_s = member.placement, self._clock.now_s()
-        failures = failures_in_a_row(member, now_s, self._recovery.stable_after_s)
+        failures = self._failures(member)
         after_s = self._recovery.restart_s(failures)
         if after_s is None:
-            self._give_up(placement)
+            self._give_up(placement, member.gpu_indices)
             self._given_up(member.server.server_id)
             return
         restart = Restart(placement=placement, gpu_indices=member.gpu_indices, failures=failures, at_s=now_s + after_s)
         self._restarts.add(restart, after_s)
+
+    def _failures(self, member: Member) -> int:
+        return failures_in_a_row(member, self._clock.now_s(), self._recovery.stable_after_s)
 
     def _restart(self, restart: Restart) -> None:
         because = f"again, after {restart.failures} failure{'s' if restart.failures > 1 else ''}"
@@ -344,9 +350,14 @@ class ServerFleet(AbstractAsyncContextManager["ServerFleet"]):
         gpus = self._capacity(restart.placement).gpus
         self._slots_of(restart.placement).give_back(restart.gpu_indices, gpus)
 
-    def _give_up(self, placement: Placement) -> None:
-        """The GPUs stay taken for good, and are no part of the quota any more."""
+    def _give_up(self, placement: Placement, gpu_indices: tuple[int, ...]) -> None:
+        """The GPUs stay taken for good, and are no part of the quota any more; who sleeps on them could never wake."""
         key = (placement.region, placement.gpu_type)
-        left = max(0.0, self._limits.quota_gpus[key] - self._capacity(placement).gpus)
+        # Shares of a GPU, taken away one by one, leave a hair less than is left.
+        left = max(0.0, round(self._limits.quota_gpus[key] - self._capacity(placement).gpus, 9))
         self._limits = replace(self._limits, quota_gpus=MappingProxyType({**self._limits.quota_gpus, key: left}))
         self._wanted[placement] -= 1
+        for member in self._members:
+            on_them = member.placement.region == placement.region and set(member.gpu_indices) & set(gpu_indices)
+            if member.sleeps and on_them and not member.can_wake:
+                self._retire(member, Order.STOP)

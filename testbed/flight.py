@@ -66,13 +66,13 @@ class Retry:
         self._servers.append(server)
         self._why = why
 
-    def others(self, seats: Sequence[Seat]) -> Sequence[Seat]:
-        """The seats of servers that have not lost it, where there are any."""
-        return [seat for seat in seats if seat.server not in self._servers] or seats
+    def others(self, seats: Sequence[Seat]) -> list[Seat]:
+        """The seats of servers that have not lost it."""
+        return [seat for seat in seats if seat.server not in self._servers]
 
     def told_in(self, completion: Completion) -> Completion:
         """The end of the request as its client sees it: since it was first sent, with what happened on the way."""
-        what = f"sent again {'once' if self.times == 1 else f'{self.times} times'} ({self._why})"
+        what = f"lost {'once' if self.times == 1 else f'{self.times} times'} on the way ({self._why})"
         reason = f"{completion.reason}; {what}" if completion.reason else what
         return replace(completion, sent_s=self.sent_s, reason=reason)
 

@@ -26,7 +26,7 @@ def placement_state(
     for member in members:
         if member.serves and member.server.state is ServerState.READY:
             ready += 1
-        elif member.serves:
+        elif member.serves or member.comes_back:
             ready_at_s.append(max(at_s, member.ready_at_s))  # who is late is expected at any moment
         elif member.holds_gpus:
             draining += 1

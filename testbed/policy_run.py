@@ -232,7 +232,6 @@ class PolicyRun:
                 await self._clock.sleep_until(trace.horizon_s)
                 for task in tasks:
                     task.cancel()
-                self._faults.end()
             end_s = self._clock.now_s()
             if self._listener is not None:
                 self._listener(Served(at_s=end_s))

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from results.atomic_file import replace_text
-from testbed.process_watchdog import start_ticks, this_machine
+from testbed.process_watchdog import is_running, start_ticks, this_machine
 
 _FOLDER = Path("sageserve-testbed", "processes")
 RUN = "run"
@@ -26,7 +26,7 @@ class ProcessRecord(BaseModel):
     """A process, or the group that it leads, and the testbed that it belongs to.
 
     `members` are processes of the group with their starts, as last seen; `shared_memory` files of /dev/shm that they
-    mapped; `folder` is where the run writes, "" where there is none.
+    made; `folder` is where the run writes, "" where there is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +36,7 @@ class ProcessRecord(BaseModel):
     owner_pid: int
     owner_start_ticks: int | None
     node: str
+    machine_id: str
     boot_id: str
     pid_namespace: str
     what: str
@@ -46,18 +47,23 @@ class ProcessRecord(BaseModel):
     @property
     def owner_runs(self) -> bool:
         """Whether the testbed that it belongs to still runs."""
-        return self.owner_start_ticks is not None and start_ticks(self.owner_pid) == self.owner_start_ticks
+        return is_running(self.owner_pid, self.owner_start_ticks)
 
     @property
     def here(self) -> bool:
         """Whether its numbers mean processes that this one can see."""
-        return {"node": self.node, "boot_id": self.boot_id, "pid_namespace": self.pid_namespace} == this_machine()
+        return all(getattr(self, name) == value for name, value in this_machine().items())
 
     @property
     def before_this_boot(self) -> bool:
         """Whether this machine has been started again since: whatever it was is gone."""
         now = this_machine()
-        return self.node == now["node"] and self.boot_id != now["boot_id"]
+        same = self.machine_id != "" and (self.node, self.machine_id) == (now["node"], now["machine_id"])
+        return same and self.boot_id != now["boot_id"]
+
+    def is_of_run(self, folder: Path) -> bool:
+        """Whether it is of the run that writes `folder`."""
+        return self.what == RUN and Path(self.folder).resolve() == folder.resolve()
 
 
 def record_folder() -> Path | None:
@@ -93,6 +99,16 @@ def recorded() -> list[tuple[Path, ProcessRecord | None]]:
             files = sorted(folder.glob("*.json")) if _is_ours(folder) else []
             found += [(file, _read(file)) for file in files]
     return found
+
+
+def forget_killed_run(folder: Path) -> None:
+    """Remove what is recorded of runs that wrote `folder` and were killed: somebody goes on with it."""
+    for file, record in recorded():
+        if record is None or not record.is_of_run(folder):
+            continue
+        if record.before_this_boot or (record.here and not record.owner_runs):
+            with suppress(OSError):
+                file.unlink()
 
 
 @contextmanager

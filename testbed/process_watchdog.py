@@ -10,6 +10,7 @@ later, and the folder SCRATCH is removed. RECORDS gets a file for each group (`p
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -17,6 +18,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from stat import S_ISREG
 
 _TERM_GRACE_S = 2.0
 _KILL_S = 5.0
@@ -26,13 +28,25 @@ _POLL_S = 0.05
 _FIRST_LOOK_S = 1.0
 _LAST_LOOK_S = 60.0
 _READ_BYTES = 65_536
-_SHARED_MEMORY = "/dev/shm/"
+_SHARED_MEMORY = Path("/dev/shm")
+# What killed processes leave there: blocks and semaphores of multiprocessing, NCCL's, torch's and vLLM's. Everything
+# else may be somebody's files (weights, a cache), and so may what lies in a folder.
+_LEFT_THERE = re.compile(
+    r"/dev/shm/(psm_[0-9a-f]{8}|sem\.mp-[a-z0-9_]{8}|nccl-\w{6}|torch_\d+_\d+_\d+"
+    r"|vllm_(offload|ec)_[\w-]+\.mmap|vllm_mm_[\w-]{22})"
+)
 
 
 def start_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); None when it is not there."""
     stat = _stat(pid)
     return int(stat[19]) if stat else None
+
+
+def is_running(pid: int, ticks: int | None) -> bool:
+    """Whether the process that started then still runs. A zombie, which its parent has not reaped, does not."""
+    stat = _stat(pid)
+    return bool(stat) and int(stat[19]) == ticks and stat[0] not in "ZX"
 
 
 def group_members(pgid: int) -> dict[int, int]:
@@ -90,12 +104,15 @@ def _stat(pid: int) -> list[str]:
 
 
 def this_machine() -> dict[str, str]:
-    """What a process number means something within: this machine's name, its boot, and the namespace of numbers."""
-    boot_id = namespace = ""
+    """What a process number means something within: this machine's name and id ("" where it has none; a name alone may
+    be that of many), its boot, and the namespace of numbers."""
+    machine_id = boot_id = namespace = ""
+    with contextlib.suppress(OSError):
+        machine_id = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     with contextlib.suppress(OSError):
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
-    return {"node": os.uname().nodename, "boot_id": boot_id, "pid_namespace": namespace}
+    return {"node": os.uname().nodename, "machine_id": machine_id, "boot_id": boot_id, "pid_namespace": namespace}
 
 
 def end_groups(pgids: Iterable[int]) -> list[int]:
@@ -109,20 +126,20 @@ def end_groups(pgids: Iterable[int]) -> list[int]:
 
 
 def shared_memory(pids: Iterable[int]) -> set[str]:
-    """Files of /dev/shm that these processes map: what nobody removes when all of them are killed."""
+    """Files of /dev/shm that these processes map and that, by their names, nobody removes when all are killed."""
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-                path = line.partition(_SHARED_MEMORY)[2]
-                if path and not path.endswith(" (deleted)"):
-                    found.add(_SHARED_MEMORY + path)
+                path = line.split(maxsplit=5)[-1]
+                if _LEFT_THERE.fullmatch(path):
+                    found.add(path)
     return found
 
 
 def unmapped(paths: Iterable[str]) -> set[str]:
-    """Those that are there and that no process maps any more."""
-    there = {path for path in paths if Path(path).exists()}
+    """Those that are there, this user's files with such a name, and that no process maps any more."""
+    there = {path for path in paths if _LEFT_THERE.fullmatch(path) and _is_own_file(Path(path))}
     return there - shared_memory(_process_ids()) if there else there
 
 
@@ -131,6 +148,14 @@ def remove_shared_memory(paths: Iterable[str]) -> None:
     for path in unmapped(paths):
         with contextlib.suppress(OSError):
             Path(path).unlink()
+
+
+def _is_own_file(path: Path) -> bool:
+    try:
+        about = path.lstat()
+    except OSError:
+        return False
+    return S_ISREG(about.st_mode) and about.st_uid == os.geteuid()
 
 
 class _Records:
@@ -143,6 +168,7 @@ class _Records:
         self._told: dict[int, Mapping[str, str]] = {}
         self._written: dict[int, object] = {}
         self._shared_memory: dict[int, set[str]] = {}
+        self._there_before: dict[int, set[str]] = {}
 
     def registered(self) -> list[int]:
         """The groups whose number still is theirs."""
@@ -153,6 +179,8 @@ class _Records:
 
     def register(self, pgid: int, ticks: int | None, told: Mapping[str, str]) -> None:
         self._ticks[pgid], self._told[pgid], self._shared_memory[pgid] = ticks, told, set()
+        with contextlib.suppress(OSError):
+            self._there_before[pgid] = {str(path) for path in _SHARED_MEMORY.iterdir()}
         self._write(pgid, {})
 
     def release(self, pgid: int) -> None:
@@ -163,12 +191,14 @@ class _Records:
             remove_shared_memory(self._shared_memory.pop(pgid))
             del self._ticks[pgid], self._told[pgid]
             self._written.pop(pgid, None)
+            self._there_before.pop(pgid, None)
 
     def look(self) -> None:
-        """Note who belongs to each group by now, and what it has of /dev/shm."""
+        """Note who belongs to each group by now, and what it has put into /dev/shm."""
         for pgid in self.registered():
             members = group_members(pgid)
-            self._shared_memory[pgid] |= shared_memory(members)
+            if pgid in self._there_before:
+                self._shared_memory[pgid] |= shared_memory(members) - self._there_before[pgid]
             self._write(pgid, members)
 
     def _write(self, pgid: int, members: Mapping[int, int]) -> None:
@@ -214,18 +244,22 @@ def main() -> None:
 
 def _until_input_ends(records: _Records) -> None:
     waiting, look_after_s = b"", _FIRST_LOOK_S
+    look_at_s = _now_s() + look_after_s
     while True:
-        if not select.select([sys.stdin], [], [], look_after_s)[0]:
+        # Lines that keep coming put off no look.
+        if select.select([sys.stdin], [], [], max(0.0, look_at_s - _now_s()))[0]:
+            piece = os.read(sys.stdin.fileno(), _READ_BYTES)
+            if not piece:
+                return
+            *lines, waiting = (waiting + piece).split(b"\n")
+            for line in lines:
+                _take(records, line.decode())
+            look_after_s = _FIRST_LOOK_S
+            look_at_s = min(look_at_s, _now_s() + look_after_s)
+        if _now_s() >= look_at_s:
             records.look()
             look_after_s = min(2 * look_after_s, _LAST_LOOK_S)
-            continue
-        piece = os.read(sys.stdin.fileno(), _READ_BYTES)
-        if not piece:
-            return
-        *lines, waiting = (waiting + piece).split(b"\n")
-        look_after_s = _FIRST_LOOK_S
-        for line in lines:
-            _take(records, line.decode())
+            look_at_s = _now_s() + look_after_s
 
 
 def _take(records: _Records, line: str) -> None:
@@ -236,12 +270,16 @@ def _take(records: _Records, line: str) -> None:
     records.register(int(pgid), None if ticks == "?" else int(ticks), json.loads(told))
 
 
+def _now_s() -> float:
+    return os.times().elapsed
+
+
 def _alive_after(pgids: list[int], within_s: float) -> list[int]:
     """Those that still run when the time is over; sooner when none does."""
     pause = threading.Event()
-    deadline_s = os.times().elapsed + within_s
+    deadline_s = _now_s() + within_s
     while pgids := [pgid for pgid in pgids if group_alive(pgid)]:
-        if os.times().elapsed >= deadline_s:
+        if _now_s() >= deadline_s:
             break
         pause.wait(_POLL_S)
     return pgids

@@ -34,7 +34,7 @@ from profiler.measure import (
 )
 from profiler.plan import MeasurementPlan
 from profiler.profile import ServerProfile
-from profiler.profile_parts import Lifecycle, LoadPoint, MemoryHeld, SleepLevel
+from profiler.profile_parts import Lifecycle, LoadPoint, MemoryHeld, SleepLevel, as_file_name
 from profiler.progress import Progress, Tell
 from profiler.random_prompts import RandomPrompts
 from profiler.server_facts import ServerFacts, read_server_facts
@@ -119,7 +119,7 @@ async def profile_running(
 
 def _file_name(facts: ServerFacts, subject: Subject) -> str:
     """As a profile is called whose server was started here: a served name may be a path."""
-    return f"{facts.model.strip('/').replace('/', '--')}-{subject.gpu.type}"
+    return f"{as_file_name(facts.model)}-{subject.gpu.type}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from results.manifest import PolicyRecord, RunManifest
 from results.run_folder import PolicyFolder, RunFolder, policy_path
 from testbed.bad_input import BadInput
 from testbed.offered_load import OfferedLoad, load_from_file, offered_load
-from testbed.process_record import RUN, recorded
+from testbed.process_record import forget_killed_run, recorded
 from testbed.scenario import Mode, Scenario
 from testbed.scenario_file import load_scenario
 from testbed.starting_point import StartingPoint, where_cut_off
@@ -37,6 +37,7 @@ class ResumedRun:
     def begin(self) -> RunManifest:
         """Make the folder ready to be gone on with. Raises OSError (disk full)."""
         first, begins = self.left[0], self.starting_point
+        forget_killed_run(self.folder)
         manifest = self.manifest.going_on(first, begins.from_s if begins else 0.0)
         for name in self.left:
             manifest = manifest.with_policy(name, PolicyRecord())
@@ -81,9 +82,7 @@ def resumed_run(folder: Path, scenario: str | None) -> ResumedRun:
 
 def _require_over(folder: Path) -> None:
     for _, record in recorded():
-        if record is None or record.what != RUN or Path(record.folder).resolve() != folder.resolve():
-            continue
-        if record.here and record.owner_runs:
+        if record is not None and record.is_of_run(folder) and record.here and record.owner_runs:
             raise BadInput(f"--resume {folder}: this run is going on (process {record.pid}); stop it first")
 
 

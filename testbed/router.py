@@ -7,7 +7,7 @@ from controller.rules.routing import RoutingRules
 from controller.types import Placement, Pool, Role, Silo
 from testbed.admission import EVERYTHING, Admission
 from testbed.flight import Flight, Retry, unfinished
-from testbed.pool_seats import PoolSeats, Seat, server_choice
+from testbed.pool_seats import PoolSeats, Seat, SeatGroup, server_choice
 from testbed.region_choice import RegionChoice
 from testbed.server import NOTHING, BreakOff, Received, Server
 from workloads.clock import RunClock
@@ -74,6 +74,7 @@ class Router:
         self._ranking = ranking
         self._retries = retries
         self._retried: dict[int, Retry] = {}
+        self._preferred = preferred
         self._reject_above = admission.reject_above
         self._max_waiting = admission.max_waiting
         self._regions = RegionChoice(self._pools, preferred, rules, rtt_s)
@@ -131,9 +132,7 @@ class Router:
             if self._max_waiting is not None and len(self._waiting[request.model]) >= self._max_waiting:
                 self.refuse(request, f"overload: {self._max_waiting} requests of {request.model} wait for a server")
                 return
-            gives_up = self._loop.call_at(
-                self._clock.loop_time(self._clock.now_s() + self._no_server_timeout_s), self._reject, request
-            )
+            gives_up = self._wait(request)
             self._waiting[request.model][request.request_id] = (request, pool, gives_up)
 
     async def idle(self) -> None:
@@ -167,12 +166,15 @@ class Router:
             group = self._regions.choose(request, interactive)
             if not group.seats:
                 return False
+        retry = self._retried.get(request.request_id) if self._retried else None
+        if retry is not None and not retry.others(group.seats):
+            group = self._elsewhere(request, interactive, retry) or group
         if self._reject_above is not None and interactive and group.utilisation > self._reject_above:
             self.refuse(request, f"overload: {group.pool} is at {group.utilisation:.0%}, over {self._reject_above:.0%}")
             return True
         half_rtt_s = 0.5 * self._rtt_s.get((request.region, group.pool.region), 0.0) if self._rtt_s else 0.0
         flight = Flight(request, group, self._clock.now_s(), half_rtt_s, promoted)
-        if self._retried and (retry := self._retried.get(request.request_id)):
+        if retry is not None:
             flight.sent_s = retry.sent_s
         self._flights[request.request_id] = flight
         if self._request_timeout_s is not None or request.cancel_after_s is not None:
@@ -196,14 +198,16 @@ class Router:
     def _begin(self, flight: Flight) -> None:
         request = flight.request
         seats: Sequence[Seat] = self._pools[flight.group.pool].open_to(request.tier is not Tier.NIW)
+        ranked_s = self._clock.now_s()
         if self._retried and (retry := self._retried.get(request.request_id)):
-            seats = retry.others(seats)
+            seats = retry.others(seats) or retry.others(flight.group.seats) or seats
+            ranked_s = retry.sent_s
         seat = self._choose_server(request, seats)
         flight.seat = seat
         flight.on_seat = True
         seat.take(request)
         ranking = self._ranking
-        priority = None if ranking is None else ranking(request, self._clock.now_s(), flight.promoted)
+        priority = None if ranking is None else ranking(request, ranked_s, flight.promoted)
         flight.break_off = seat.server.begin(request, self._served, priority)
 
     # Its end.
@@ -247,16 +251,20 @@ class Router:
         if not self._flights:
             self._note_idle()
 
-    def _set_cut(self, flight: Flight) -> None:
+    def _cut_of(self, request: Request, sent_s: float) -> tuple[float | None, str]:
         """When a request that has not ended is cut off, and why."""
-        request, cut_s, why = flight.request, None, ""
+        cut_s, why = None, ""
         if self._request_timeout_s is not None:
-            cut_s = flight.sent_s + self._request_timeout_s
+            cut_s = sent_s + self._request_timeout_s
             why = f"timeout: not done within {self._request_timeout_s:g} s on server "
         if request.cancel_after_s is not None:
             gives_up_s = request.arrival_s + request.cancel_after_s
             if cut_s is None or gives_up_s < cut_s:
                 cut_s, why = gives_up_s, f"cancelled by its client after {request.cancel_after_s:g} s"
+        return cut_s, why
+
+    def _set_cut(self, flight: Flight) -> None:
+        cut_s, why = self._cut_of(flight.request, flight.sent_s)
         assert cut_s is not None, "called where a request has a limit"
         flight.cut = self._loop.call_at(self._clock.loop_time(cut_s), self._cut, flight, why)
 
@@ -293,6 +301,28 @@ class Router:
             flight.cut.cancel()
 
     # Without a server.
+
+    def _wait(self, request: Request) -> asyncio.Handle:
+        """What ends the wait of a request for a server; of one that a server has lost, its client's patience too."""
+        at_s = self._clock.now_s() + self._no_server_timeout_s
+        if retry := self._retried.get(request.request_id):
+            cut_s, why = self._cut_of(request, retry.sent_s)
+            if cut_s is not None and cut_s < at_s:
+                return self._loop.call_at(self._clock.loop_time(cut_s), self._cut_waiting, request, why)
+        return self._loop.call_at(self._clock.loop_time(at_s), self._reject, request)
+
+    def _cut_waiting(self, request: Request, why: str) -> None:
+        del self._waiting[request.model][request.request_id]
+        self._end_unsent(request, Outcome.FAILED, why.removesuffix(" on server "))
+        self._note_idle()
+
+    def _elsewhere(self, request: Request, interactive: bool, retry: Retry) -> SeatGroup | None:
+        """The seats of the first preferred region with a server that has not lost the request."""
+        for region in self._preferred[request.region]:
+            group = self._pools[Pool(request.model, region)].taking(interactive)
+            if retry.others(group.seats):
+                return group
+        return None
 
     def _route_waiting(self, model: str) -> None:
         """A server has come, and may have left again: whoever finds none waits on."""

@@ -1,7 +1,6 @@
 """Jobs over local processes: each worker does one at a time, and one that dies takes only its job with it."""
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar
 
 from testbed.bad_input import BadInput, CommandFailed
-from workloads.parent_death import die_with_parent
+from workloads.worker_process import begin_worker
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -100,9 +99,7 @@ def _begun(work: Callable[[Job], Result]) -> _Worker[Job]:
 
 
 def _serve(connection: Connection, work: Callable[[Job], Result]) -> None:
-    # Ctrl-C reaches every process of the terminal: the parent passes it on, as a SIGTERM, to who is at work.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    begin_worker()  # of a Ctrl-C the parent tells who is at work, with a SIGTERM
     while True:
         try:
             job: Job = connection.recv()

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from testbed.process_watchdog import start_ticks, this_machine
+from testbed.process_watchdog import is_running, start_ticks, this_machine
 
-_NAME = re.compile(r"testbed-(\d*)-(\d+)-(\d+)-\w+")
+_NAME = re.compile(r"testbed-(\w*-\d*)-(\d+)-(\d+)-\w+")
 
 
 def make_temporary_folder() -> Path:
     """A fresh folder beside the system's other temporary files, for this user alone. Raises OSError."""
-    prefix = f"testbed-{_namespace()}-{os.getpid()}-{start_ticks(os.getpid()) or 0}-"
+    prefix = f"testbed-{_here()}-{os.getpid()}-{start_ticks(os.getpid()) or ''}-"
     return Path(tempfile.mkdtemp(prefix=prefix))
 
 
@@ -35,15 +35,19 @@ def abandoned_folders() -> list[Path]:
     found = []
     for folder in Path(tempfile.gettempdir()).glob("testbed-*"):
         name = _NAME.fullmatch(folder.name)
-        # In another namespace a number means another process.
-        if name is None or name[1] != _namespace():
+        # On another boot, or another machine that shares the place, and in another namespace a number means another
+        # process.
+        if name is None or name[1] != _here():
             continue
         with suppress(OSError):
             about = folder.lstat()
-            if about.st_uid == os.geteuid() and start_ticks(int(name[2])) != int(name[3]):
+            if about.st_uid == os.geteuid() and not is_running(int(name[2]), int(name[3])):
                 found.append(folder)
     return found
 
 
-def _namespace() -> str:
-    return "".join(filter(str.isdigit, this_machine()["pid_namespace"]))
+def _here() -> str:
+    """The boot and the namespace of numbers, short: a socket's path has 107 bytes at most."""
+    machine = this_machine()
+    namespace = "".join(filter(str.isdigit, machine["pid_namespace"]))
+    return f"{machine['boot_id'][:8]}-{namespace}"

@@ -360,7 +360,10 @@ class VllmServer:
         timeout_s, loop = self._host.health_timeout_s, asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
         while loop.time() < until_s:
+            asked_s = loop.time()
             await asyncio.sleep(self._host.health_every_s)
+            # A testbed that stood still itself has asked nobody.
+            until_s += max(0.0, loop.time() - asked_s - 2.0 * self._host.health_every_s)
             try:
                 left_s = max(_HEALTH_EVERY_S, until_s - loop.time())
                 async with self._session().get(
@@ -377,7 +380,8 @@ class VllmServer:
 
     def inject(self, fault: Fault) -> None:
         """See `testbed.server.Server`: the process is killed, or stopped and continued."""
-        if fault.kind is FaultKind.FAIL_START:
+        waits_for_its_turn = self._process is None and self.state is ServerState.STARTING
+        if fault.kind is FaultKind.FAIL_START or (fault.kind is FaultKind.KILL and waits_for_its_turn):
             self._fails_start = True
         elif self._process is None or self._process.exit_code is not None or self.state is ServerState.STOPPING:
             return

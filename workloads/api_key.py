@@ -61,6 +61,12 @@ def same_secret(given: str, wanted: str) -> bool:
     return compare_digest(given.encode(errors="surrogateescape"), wanted.encode())
 
 
+def drop_keys() -> None:
+    """From this process's environment."""
+    for name in (SERVER_KEY, DASHBOARD_KEY):
+        os.environ.pop(name, None)
+
+
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """For a child that needs no key."""
     return {name: value for name, value in environment.items() if name not in (SERVER_KEY, DASHBOARD_KEY)}

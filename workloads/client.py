@@ -17,6 +17,7 @@ from workloads.completion_request import PreparedRequest, RequestText
 from workloads.connection_pool import ConnectionPool
 from workloads.http_connection import ConnectionLost, HttpConnection
 from workloads.request import Request
+from workloads.shown_url import shown_url
 
 # A server that has no capacity says so with these; the request was never accepted.
 _REFUSALS = frozenset({429, 503})
@@ -76,7 +77,7 @@ class CompletionClient:
         self._url = f"{base_url.rstrip('/')}/v1/completions"
         url = urlsplit(self._url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"base_url {base_url!r}; must be like http://127.0.0.1:8000")
+            raise ValueError(f"base_url {shown_url(base_url)!r}; must be like http://127.0.0.1:8000")
         tls = url.scheme == "https"
         self._pool = ConnectionPool(url.hostname, url.port or (443 if tls else 80), tls, clock)
         self._text = RequestText(url, model, authorization(api_key))
@@ -196,7 +197,7 @@ class CompletionClient:
         return self._timeout_s, "" if self._timeout_s is None else f"timeout after {self._timeout_s:g} s"
 
     def _unreachable(self, error: OSError) -> str:
-        return f"cannot connect to {self._url}: {_reason(error)}"
+        return f"cannot connect to {shown_url(self._url)}: {_reason(error)}"
 
 
 def _result(answer: Answer, ended_s: float, api_key: ApiKey | None) -> StreamResult:

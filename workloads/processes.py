@@ -2,14 +2,13 @@
 
 import asyncio
 import multiprocessing
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from workloads.parent_death import die_with_parent
 from workloads.real_time_loop import real_time_loop
+from workloads.worker_process import begin_worker
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -94,9 +93,7 @@ def _receive(connection: Connection) -> tuple[str, Any]:
 
 
 def _child(connection: Connection, work: Work[Part, Result], part: Part) -> None:
-    # Ctrl-C reaches every process of the terminal: the parent passes it on, once.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    begin_worker()  # of a Ctrl-C the parent tells, once
     with asyncio.Runner(loop_factory=real_time_loop) as runner:
         result = runner.run(_led(connection, work, part))
     with suppress(OSError):  # nobody is left to hear it

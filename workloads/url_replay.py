@@ -15,6 +15,7 @@ from workloads.replay import Replay
 from workloads.request import Request
 from workloads.self_watch import SelfWatch
 from workloads.sessions import ReplayPlan
+from workloads.shown_url import shown_url
 
 # Before a request that was refused is sent again; twice as long each further time.
 RETRY_AFTER_S = 1.0
@@ -49,7 +50,7 @@ class UrlReplay:
         self._target = target
         self._clock = clock
         self._on_end = on_end
-        self._server = urlsplit(target.base_url).netloc.rpartition("@")[2]  # a password there is nobody's to read
+        self._server = urlsplit(shown_url(target.base_url)).netloc  # a password there is nobody's to read
         self._client = CompletionClient(
             target.base_url,
             target.model,

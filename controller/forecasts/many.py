@@ -15,6 +15,7 @@ from controller.forecasts.ensemble import fit_tasks
 from controller.forecasts.forecast import Forecaster, Past, PointModel
 from controller.forecasts.refit import FitTask
 from controller.types import Forecast
+from workloads.worker_process import begin_worker
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -52,8 +53,9 @@ def fit_ahead(forecaster: CalibratedForecaster, pasts: Iterable[Past], *, proces
     if workers < 2:
         return 0
     made = 0
-    # Not fork: the process that decides may hold an event loop, sockets and threads.
-    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
+    # Not fork: the process that decides may hold an event loop, sockets and threads. All workers are started by this
+    # thread, which waits for them here: they die with it.
+    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
         try:
             for (owner, task), found in zip(
                 wanted.values(), pool.map(_fitted, [task for _, task in wanted.values()], chunksize=_CHUNK), strict=True

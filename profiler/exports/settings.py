@@ -32,11 +32,15 @@ class ExportSettings:
     peak_memory_bytes_per_s: float | None = None
 
     def consumer_model(self, profile: ServerProfile, known: dict[str, str]) -> str:
-        """What the consumer calls the model of `profile`: as told, as `known`, or by its own name.
+        """What the consumer calls the model of `profile`: as told, as `known`, or by its own name."""
+        return self.model_name or known.get(profile.model.name, profile.model.name)
 
-        Raises ExportError for one that cannot be the name of a file in the export, which some consumers make of it.
+    def model_file(self, profile: ServerProfile, known: dict[str, str]) -> str:
+        """As `consumer_model`, for a consumer that makes the name of a file or folder of it.
+
+        Raises ExportError for one that would lie outside the export.
         """
-        name = self.model_name or known.get(profile.model.name, profile.model.name)
+        name = self.consumer_model(profile, known)
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ExportError(f"profile {profile.name}: model {name!r} names no file of an export; give --model-name")
         return name

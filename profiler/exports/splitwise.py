@@ -140,7 +140,7 @@ def _hardware(profile: ServerProfile) -> str:
 
 
 def _configs(profile: ServerProfile, folder: Path, settings: ExportSettings, notes: list[str]) -> list[Path]:
-    hardware, model = _hardware(profile), settings.consumer_model(profile, _MODELS)
+    hardware, model = _hardware(profile), settings.model_file(profile, _MODELS)
     configs = folder / "configs"
     memory = profile.gpu.memory_bytes
     if memory is None:

@@ -31,7 +31,7 @@ def write_vidur(profiles: Sequence[ServerProfile], folder: Path, settings: Expor
     for profile in profiles:
         times = StepTimes(profile, extrapolate=settings.extrapolate, max_context_tokens=settings.max_context_tokens)
         dimensions = settings.dimensions(profile)
-        model = settings.consumer_model(profile, _MODELS)
+        model = settings.model_file(profile, _MODELS)
         device = _DEVICES.get(profile.gpu.type.lower(), profile.gpu.type.lower())
         compute = folder / "compute" / device / model
         vocabulary = _VOCABULARIES.get(model, dimensions.vocab_size)

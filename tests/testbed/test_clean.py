@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from testbed.process_record import record_folder, record_folders, recorded, run_record
+from testbed.process_guard import ProcessGuard
+from testbed.process_record import forget_killed_run, record_folder, record_folders, recorded, run_record
 from testbed.process_watchdog import start_ticks, this_machine
+from testbed.temporary_folder import temporary_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are known by /proc")
 
@@ -196,7 +199,7 @@ def test_a_process_that_has_the_number_of_one_that_is_gone_is_not_touched(
     assert bystander.poll() is None
 
 
-@pytest.mark.parametrize("change", [{"node": "another"}, {"pid_namespace": "pid:[1]"}])
+@pytest.mark.parametrize("change", [{"node": "another"}, {"machine_id": "another"}, {"pid_namespace": "pid:[1]"}])
 def test_records_of_other_machines_and_containers_are_left_alone(
     bystander: subprocess.Popen[bytes], clean: Any, change: dict[str, str]
 ) -> None:
@@ -246,7 +249,7 @@ def test_a_run_that_goes_on_is_named_and_left_alone(clean: Any, tmp_path: Path) 
 
 
 def test_shared_memory_that_a_killed_server_left_is_removed_once_nobody_maps_it(clean: Any) -> None:
-    ours, theirs = (Path("/dev/shm", f"testbed-test-{os.getpid()}-{name}") for name in ("ours", "theirs"))
+    ours, theirs = (Path("/dev/shm", f"psm_{os.getpid() % 2**28:07x}{number}") for number in (0, 1))
     ours.write_bytes(b"x" * 4096)
     theirs.write_bytes(b"x" * 4096)
     program = "import mmap, sys; f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0); print(flush=True); input()"
@@ -263,6 +266,121 @@ def test_shared_memory_that_a_killed_server_left_is_removed_once_nobody_maps_it(
     finally:
         ours.unlink(missing_ok=True)
         theirs.unlink(missing_ok=True)
+
+
+def test_files_that_no_killed_process_leaves_are_never_removed_from_shared_memory(clean: Any) -> None:
+    folder = Path("/dev/shm", f"testbed-test-{os.getpid()}")
+    folder.mkdir()
+    weights, block = folder / "model.safetensors", folder / "psm_00000000"
+    directly = folder.with_name(f"{folder.name}.safetensors")
+    elsewhere = Path(tempfile.gettempdir(), "psm_00000001")
+    files = [weights, block, directly, elsewhere]
+    try:
+        for file in files:
+            file.write_bytes(b"x" * 4096)
+        paths = [*map(str, files), f"/dev/shm/../..{elsewhere}"]
+        write_record(pid=2**22 + 2, shared_memory=paths)
+        assert clean() == (0, "remove   1 records\n")
+        assert all(file.exists() for file in files)
+    finally:
+        directly.unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+# Maps every file that it is given, and makes and maps one more; nothing removes any of them.
+MAPPING = """
+import mmap, sys, threading
+for path in sys.argv[1:]:
+    with open(path, "a+b") as file:
+        file.truncate(4096)
+        kept = globals().setdefault("kept", []) + [mmap.mmap(file.fileno(), 4096)]
+        globals()["kept"] = kept
+threading.Event().wait()
+"""
+
+
+async def test_of_shared_memory_a_watchdog_removes_what_its_group_made_and_not_what_was_there_before() -> None:
+    name = f"psm_{os.getpid() % 2**28:07x}"
+    before, made = Path("/dev/shm", f"{name}2"), Path("/dev/shm", f"{name}3")
+    before.write_bytes(b"x" * 4096)
+    try:
+        with ProcessGuard() as guard:
+            log = Path(tempfile.gettempdir(), "log")
+            process = await guard.start(
+                [sys.executable, "-c", MAPPING, str(before), str(made)], env=dict(os.environ), log=log
+            )
+            async with asyncio.timeout(15):
+                while not any(str(made) in record.shared_memory for _, record in recorded() if record is not None):
+                    await asyncio.sleep(0.05)
+            await process.end(term_s=5)
+        assert before.exists() and not made.exists()
+    finally:
+        before.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
+
+
+def test_lines_that_keep_coming_put_off_no_look_at_the_members_of_a_group(bystander: subprocess.Popen[bytes]) -> None:
+    folder = record_folder()
+    assert folder is not None
+    watchdog = subprocess.Popen(
+        [sys.executable, "-I", "-S", process_watchdog.__file__, str(folder), "", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        bufsize=0,
+    )
+    assert watchdog.stdin is not None
+    told = json.dumps({"what": "server", "folder": ""})
+    watchdog.stdin.write(f"+{bystander.pid} {start_ticks(bystander.pid)} {told}\n".encode())
+
+    def looked() -> bool:
+        assert watchdog.stdin is not None
+        watchdog.stdin.write(b"-4194305\n")  # no group of ours
+        return any(record.members for _, record in recorded() if record is not None and record.pid == bystander.pid)
+
+    until(looked)
+    watchdog.stdin.close()
+    watchdog.wait()
+
+
+def test_a_testbed_that_was_killed_and_that_nobody_reaps_is_gone(clean: Any, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ticks = start_ticks(ended.pid)
+    until(lambda: not runs(ended.pid))
+    try:
+        assert start_ticks(ended.pid) == ticks, "a zombie"
+        with temporary_folder() as folder:
+            number, of = os.getpid(), start_ticks(os.getpid())
+            left = folder.rename(str(folder).replace(f"-{number}-{of}-", f"-{ended.pid}-{ticks}-"))
+        write_record(what="run", folder=str(tmp_path), owner_pid=ended.pid, owner_start_ticks=ticks)
+        code, out = clean()
+        assert code == 0 and f"killed run  {tmp_path}" in out
+        assert recorded() == [] and not left.exists()
+    finally:
+        ended.wait()
+
+
+def test_a_temporary_folder_of_another_boot_or_machine_is_left_alone(clean: Any, tmp_path: Path) -> None:
+    left = tmp_path / "tmp" / "testbed-00000000-4026531836-4194305-1-abcdefgh"
+    left.mkdir()
+    assert clean() == (0, NOTHING)
+    assert left.exists()
+    boot = this_machine()["boot_id"][:8]
+    namespace = re.sub(r"\D", "", this_machine()["pid_namespace"])
+    left.rename(left.with_name(f"testbed-{boot}-{namespace}-4194305-1-abcdefgh"))
+    assert clean() == (0, "remove   1 temporary folders\n")
+
+
+def test_unfinished_files_of_a_run_that_somebody_goes_on_with_are_left_alone(clean: Any, tmp_path: Path) -> None:
+    temporary = tmp_path / "run" / ".manifest.json.tmp"
+    temporary.parent.mkdir()
+    temporary.touch()
+    write_record(what="run", folder=str(temporary.parent))
+    with run_record(temporary.parent):
+        assert clean()[0] == 0
+        assert temporary.exists()
+    write_record(what="run", folder=str(temporary.parent))
+    write_record(what="run", folder=str(tmp_path / "another"))
+    forget_killed_run(temporary.parent)
+    assert [record.folder for _, record in recorded() if record is not None] == [str(tmp_path / "another")]
 
 
 def test_records_go_where_they_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,15 @@ def test_with_asynchronous_scheduling_an_arrival_misses_the_iteration_that_was_p
     assert in_a_prompt == pytest.approx(STEP.decode_run_s(1, 101, 1), rel=0.01)
 
 
+def test_with_asynchronous_scheduling_nobody_waits_for_the_more_urgent_who_came_later() -> None:
+    engine: EmulatedEngine[Sequence] = EmulatedEngine(STEP, ROOMY, async_scheduling=True)
+    patient = Sequence(100, 10, priority=5)
+    urgent = [(0.008 * number, Sequence(100, 5)) for number in range(500)]
+    run(engine, [*urgent, (1.0, patient)])
+    assert patient.first_token_s is not None
+    assert patient.first_token_s < 1.2
+
+
 def test_with_asynchronous_scheduling_who_finds_nothing_else_to_do_is_served_at_once() -> None:
     first, second = Sequence(100, 1), Sequence(100, 10)
     engine: EmulatedEngine[Sequence] = EmulatedEngine(STEP, ROOMY, async_scheduling=True)
@@ -135,7 +144,7 @@ def test_an_aborted_request_frees_its_blocks_at_once() -> None:
     engine.catch_up(2.0)
     both = engine.kv_cache_usage
     engine.abort(leaves, 2.0)
-    assert engine.kv_cache_usage == pytest.approx(both / 2)
+    assert both / 2 <= engine.kv_cache_usage < both * 0.75, "what stays has had tokens meanwhile"
     while engine.wake_s is not None:
         engine.advance(engine.wake_s)
     assert stays.phase is Phase.ENDED
@@ -200,7 +209,7 @@ def test_nobody_ends_before_the_engine_wants_to_be_woken(
 ) -> None:
     """Whatever priorities, preemptions and clients that go away do; `run` checks it as long as nobody goes away."""
     tight = limits(max_num_seqs=max_num_seqs, num_gpu_blocks=blocks, max_num_batched_tokens=512)
-    ends = []
+    ends, made = [], []
     for step_by_step in (False, True):
         engine: EmulatedEngine[Sequence] = EmulatedEngine(
             STEP, tight, step_by_step=step_by_step, async_scheduling=async_scheduling
@@ -223,9 +232,12 @@ def test_nobody_ends_before_the_engine_wants_to_be_woken(
                     assert sequence.ended_s == pytest.approx(woken_s, abs=1e-9)
         assert engine.kv_cache_usage == pytest.approx(0.0)
         ends.append([sequence.ended_s for sequence in sequences])
+        made.append([engine.tokens_made(sequence) for sequence in sequences])
     for jumped, stepped in zip(*ends, strict=True):
         assert (jumped is None) == (stepped is None)
         assert jumped == pytest.approx(stepped, abs=1e-6)
+    # Who goes away at the very end of an iteration has its token or not.
+    assert made[0] == pytest.approx(made[1], abs=1)
 
 
 @settings(max_examples=40, deadline=None)

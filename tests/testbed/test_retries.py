@@ -36,7 +36,7 @@ def test_a_lost_request_is_sent_to_another_server_and_its_client_has_waited_sinc
     completion = in_virtual_time(run())
     assert (completion.outcome, completion.server_id) == (Outcome.COMPLETED, "w2")
     assert (completion.sent_s, completion.last_token_s) == (0.0, 2.0 + 0.5 + 5.0)
-    assert completion.reason == "sent again once (server w1 is over)"
+    assert completion.reason == "lost once on the way (server w1 is over)"
 
 
 def test_a_server_that_lost_a_request_gets_it_again_only_when_there_is_no_other(
@@ -69,7 +69,7 @@ def test_after_its_retries_a_lost_request_has_failed_for_the_last_reason(
     assert in_virtual_time(run(0)).reason == "w0 lost it"
     failed = in_virtual_time(run(2))
     assert (failed.outcome, failed.sent_s) == (Outcome.FAILED, 0.0)
-    assert failed.reason == "w2 lost it; sent again 2 times (w1 lost it)"
+    assert failed.reason == "w2 lost it; lost 2 times on the way (w1 lost it)"
 
 
 def test_a_lost_request_that_finds_no_server_waits_for_one(
@@ -92,7 +92,7 @@ def test_a_lost_request_that_finds_no_server_waits_for_one(
     assert (served.outcome, served.server_id, served.last_token_s) == (Outcome.COMPLETED, "w2", 15.0)
     rejected = in_virtual_time(run(False))
     assert (rejected.outcome, rejected.last_token_s) == (Outcome.REJECTED, 51.5)
-    assert "sent again once" in rejected.reason
+    assert "lost once on the way" in rejected.reason
 
 
 def test_a_request_on_its_way_to_be_sent_again_ends_once_when_the_run_does(
@@ -112,7 +112,7 @@ def test_a_request_on_its_way_to_be_sent_again_ends_once_when_the_run_does(
 
     (completion,) = in_virtual_time(run())
     assert completion.outcome is Outcome.FAILED
-    assert completion.reason.startswith("the run was broken off; sent again once")
+    assert completion.reason.startswith("the run was broken off; lost once on the way")
 
 
 @pytest.mark.parametrize(("tier", "rejected"), [(Tier.IW_F, 2), (Tier.NIW, 0)])
@@ -146,3 +146,36 @@ def test_no_more_than_so_many_wait_for_a_server(in_virtual_time: Any, make_reque
     ended = in_virtual_time(run())
     assert [c.outcome for c in ended] == [Outcome.REJECTED] * 3 + [Outcome.COMPLETED] * 2
     assert ended[0].reason == "overload: 2 requests of m wait for a server"
+
+
+def test_a_lost_request_goes_abroad_rather_than_back_to_the_server_that_lost_it(
+    in_virtual_time: Any, make_request: Any, routing_scene: Any
+) -> None:
+    async def run() -> Completion:
+        scene = routing_scene(retries=2)
+        broken, east = await scene.ready("w", serve_s=1.0, loses=9), await scene.ready("e", EAST, serve_s=1.0)
+        scene.router.serve(make_request())
+        await scene.router.idle()
+        assert (len(broken.sent), len(east.sent)) == (1, 1)
+        (completion,) = scene.ended
+        return completion
+
+    assert in_virtual_time(run()).outcome is Outcome.COMPLETED
+
+
+def test_a_client_waits_for_a_lost_request_no_longer_than_for_any_other(
+    in_virtual_time: Any, make_request: Any, routing_scene: Any
+) -> None:
+    async def run() -> Completion:
+        scene = routing_scene(retries=2, request_timeout_s=10.0)
+        only = await scene.ready("w")
+        scene.router.serve(make_request())
+        await asyncio.sleep(1.0)
+        lose(scene, only)
+        await scene.router.idle()
+        (completion,) = scene.ended
+        return completion
+
+    completion = in_virtual_time(run())
+    assert (completion.outcome, completion.last_token_s) == (Outcome.FAILED, 10.0)
+    assert completion.reason.startswith("timeout: not done within 10 s")

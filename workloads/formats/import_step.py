@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from workloads.formats.arrivals_seen import ArrivalsSeen
 from workloads.formats.findings import Findings
 from workloads.formats.options import ReadOptions
-from workloads.trace_metadata import HOURS_PER_WEEK, Calendar, TraceMetadata
+from workloads.trace_metadata import HOURS_PER_WEEK, LONGEST_HORIZON_S, Calendar, TraceMetadata
 
 
 def imported(
@@ -26,14 +26,16 @@ def imported(
     that of `findings.time_zero`.
     """
     asked = _asked(options)
+    # Where a window is cut out, a wrong date may lie outside it.
+    last_s = min(seen.last_s, LONGEST_HORIZON_S)
     if base is not None:
-        base = base.model_copy(update={"horizon_s": max(base.horizon_s, seen.last_s)})
+        base = base.model_copy(update={"horizon_s": max(base.horizon_s, last_s)})
         if not findings.skipped and not asked:
             return base
     else:
         zero = findings.time_zero
         base = TraceMetadata(
-            horizon_s=max(1.0, float(np.ceil(seen.last_s))) if findings.horizon_s is None else findings.horizon_s,
+            horizon_s=max(1.0, float(np.ceil(last_s))) if findings.horizon_s is None else findings.horizon_s,
             seed=findings.seed,
             calendar=Calendar(start_hour_of_week=hour_of_week(zero)) if zero else None,
             prefix_block_tokens=findings.prefix_block_tokens,

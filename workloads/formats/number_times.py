@@ -21,9 +21,19 @@ class NumberTimes:
     fractions: bool
 
 
-def check_span(seen: ArrivalsSeen, source: str, *, dates: bool) -> None:
-    """Raise TraceError where arrivals reach further than any trace does: 400 days of dates, 31 years of numbers."""
+def check_span(seen: ArrivalsSeen, source: str, *, dates: bool, window_s: tuple[float, float] | None) -> None:
+    """Raise TraceError where arrivals reach further than any trace does: 400 days of dates, 31 years of numbers.
+
+    Of a file that is cut to a window, the window alone must be no longer.
+    """
     most_s = LONGEST_S if dates else LONGEST_HORIZON_S
+    if window_s is not None:
+        if window_s[1] - window_s[0] > most_s:
+            raise TraceError(
+                f"{source}: cut to {(window_s[1] - window_s[0]) / DAY_S:,.6g} days; at most {most_s / DAY_S:,.0f} are "
+                "read: cut less out of it"
+            )
+        return
     reach_s = seen.last_s - min(seen.first_s, 0.0)
     if reach_s > most_s:
         raise TraceError(

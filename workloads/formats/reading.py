@@ -72,7 +72,7 @@ def batches(
         raise TraceError(f"{path}: none of {findings.rows_read:,} rows of format {format_.name} can be used{why}")
     if format_.times is not None and options.time_unit is None:
         check_unit(format_.times, seen, findings.source)
-    check_span(seen, findings.source, dates=findings.time_zero is not None)
+    check_span(seen, findings.source, dates=findings.time_zero is not None, window_s=options.window_s)
 
 
 def _within(table: pa.Table, window_s: tuple[float, float] | None, *, end_too: bool = True) -> pa.Table:

@@ -23,7 +23,14 @@ from workloads.arrivals import GapLaw, renewal_times
 from workloads.formats.drawing import Lengths, drawn_lengths, required_seed
 from workloads.formats.findings import Findings
 from workloads.formats.options import ReadOptions
-from workloads.formats.servegen_files import LengthShares, Windows, read_shares, read_windows, window_files
+from workloads.formats.servegen_files import (
+    LengthShares,
+    Windows,
+    lengths_file,
+    read_shares,
+    read_windows,
+    window_files,
+)
 from workloads.formats.trace_format import FileHead, TraceFormat
 from workloads.seeds import generator
 from workloads.trace import TIME_DECIMALS
@@ -38,7 +45,8 @@ SHAPES = (0.02, 100.0)  # beyond which a fit to the gaps of ten minutes says not
 def _batches(path: Path, options: ReadOptions, findings: Findings) -> Iterator[pa.Table]:
     seed = required_seed(options, findings)
     windows = read_windows(path, findings)
-    shares = {client: read_shares(file) for client, file in window_files(path).items() if file.exists()}
+    lengths = {client: lengths_file(file) for client, file in window_files(path).items()}
+    shares = {client: read_shares(file) for client, file in lengths.items() if file.exists()}
     width_s = _width_s(windows, path)
     findings.seed = seed
     findings.horizon_s = float(windows.begins_s.max(initial=0.0)) + width_s

@@ -20,7 +20,7 @@ from workloads.strict_json import require_each_key_once
 from workloads.trace_checks import TraceError
 
 WINDOW_COLUMNS = ("t", "rate", "cv", "pat", "p1", "p2")
-_NAME = re.compile(r"chunk-(0|[1-9]\d{0,8})-trace\.csv")
+_NAME = re.compile(r"chunk-([0-9]{1,9})-trace\.csv")
 LONGEST_S = 400 * 86_400.0
 Floats = npt.NDArray[np.float64]
 
@@ -69,23 +69,29 @@ class LengthShares:
 
 
 def window_files(path: Path) -> dict[int, Path]:
-    """Client number to its file of lengths (which need not exist), for every file of windows at `path`, in order."""
+    """Client number to its file of windows, for every one at `path`, in order. Raises TraceError for two of a number."""
     files = sorted(path.glob("chunk-*-trace.csv")) if path.is_dir() else [path]
-    found = {}
+    found: dict[int, Path] = {}
     for file in files:
         match = _NAME.fullmatch(file.name)
         if match:
-            found[int(match[1])] = file.with_name(f"chunk-{match[1]}-dataset.json")
+            first = found.setdefault(int(match[1]), file)
+            if first != file:
+                raise TraceError(f"{file} is of client {int(match[1])}, as is {first.name}; number each client once")
     return dict(sorted(found.items()))
+
+
+def lengths_file(windows: Path) -> Path:
+    """Where the lengths of the client with that file of windows are; it need not exist."""
+    return windows.with_name(windows.name.replace("-trace.csv", "-dataset.json"))
 
 
 def read_windows(path: Path, findings: Findings) -> Windows:
     """All client windows at `path`; rows that cannot be used are skipped and counted. Raises TraceError for none."""
-    clients = list(window_files(path))
-    if clients:
+    files = window_files(path)
+    if files:
         parts = []
-        for client in clients:
-            file = path / f"chunk-{client}-trace.csv" if path.is_dir() else path
+        for client, file in files.items():
             for rows in csv_rows(file, findings, wanted=WINDOW_COLUMNS, names=WINDOW_COLUMNS):
                 parts.append(_checked(rows, np.full(len(rows.line), client)))
     else:
