@@ -80,9 +80,9 @@ $(COMPILED)/.made: $(VENV)/.dev pyproject.toml compile_modules.py \
 		$(shell find testbed profiler controller workloads results \( -name __pycache__ -o -path results/runs \
 		-o -path results/published \) -prune -o -print)
 	$(BIN)/python -m venv --clear --without-pip $(COMPILED)
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(COMPILED)/dependencies
-	echo "$(CURDIR)" >> $(COMPILED)/dependencies
-	mv $(COMPILED)/dependencies $(COMPILED)/lib/python*/site-packages/dependencies.pth
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(COMPILED)/dependencies.pth
+	echo "$(CURDIR)" >> $(COMPILED)/dependencies.pth
+	mv $(COMPILED)/dependencies.pth $(COMPILED)/lib/python*/site-packages/
 	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/pip --disable-pip-version-check --quiet --python $(COMPILED)/bin/python \
 	  install --no-deps --no-build-isolation .
 	touch $@

@@ -122,4 +122,5 @@ def _entry(line: bytes) -> Entry | None:
 
 def _is_whole(entry: Entry) -> bool:
     """Whether the checksum, which is taken out, is that of the rest."""
-    return entry.pop(_CHECKSUM, None) == _checksum(entry)
+    given = entry.pop(_CHECKSUM, None)
+    return bool(given == _checksum(entry))

@@ -81,7 +81,7 @@ class TableWriter:
             self._due = self._limit
 
     def flush_untold(self) -> None:
-        """As `flush`, where nobody can be told what it raises: until a flush succeeds, the next row tries and raises."""
+        """As `flush`, where nobody can be told what it raises: the next row tries again, and raises what it meets."""
         told = self._due == math.inf
         try:
             self.flush()

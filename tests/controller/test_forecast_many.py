@@ -1,6 +1,11 @@
 """Forecasts of many series: the same in one process and in several."""
 
+import subprocess
+import sys
+import threading
+
 import numpy as np
+import psutil
 import pytest
 
 from controller.forecasts.calibrated import CalibratedForecaster
@@ -38,6 +43,47 @@ def test_several_processes_answer_as_one_does():
     serial = forecast_many(one, given, steps=4, upper_quantile=0.9)
     parallel = forecast_many(several, given, steps=4, upper_quantile=0.9, processes=2)
     assert parallel == serial
+
+
+# A testbed that decides beside its event loop, with fits for a minute.
+DECIDING = """
+import asyncio
+import numpy as np
+from controller.forecasts.calibrated import CalibratedForecaster
+from controller.forecasts.forecast import Past
+from controller.forecasts.many import fit_ahead
+from controller.forecasts.methods import MethodSettings, method
+
+rng = np.random.default_rng(1)
+pasts = [Past(values=rng.lognormal(0, 1, 700), step_s=3600.0, until_s=3600.0 * 700) for _ in range(2000)]
+forecaster = CalibratedForecaster(method=method("ensemble", MethodSettings(season_s=86400.0)))
+
+async def main():
+    deciding = asyncio.get_running_loop().run_in_executor(None, lambda: fit_ahead(forecaster, pasts, processes=2))
+    print("decides", flush=True)
+    await deciding
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow  # starts processes, each of which imports everything
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
+def test_the_processes_that_fit_do_not_outlive_a_testbed_that_is_killed():
+    pause = threading.Event()
+    with subprocess.Popen([sys.executable, "-c", DECIDING], stdout=subprocess.PIPE) as testbed:
+        assert testbed.stdout is not None
+        testbed.stdout.readline()
+        workers: list[psutil.Process] = []
+        # At work: what they have imported takes them that long.
+        while len(workers) < 2 or min(sum(worker.cpu_times()[:2]) for worker in workers) < 2.0:
+            assert testbed.poll() is None
+            pause.wait(0.1)
+            children = psutil.Process(testbed.pid).children()
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        testbed.kill()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_fit_that_was_made_is_not_made_again():

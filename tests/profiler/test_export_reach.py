@@ -152,3 +152,17 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     result = CliRunner().invoke(_app(), ["export", "x.json", "--to", "csv", "-o", str(tmp_path)])
     assert isinstance(result.exception, BadInput) and "not an empty folder" in str(result.exception)
+
+
+ELSEWHERE = ExportSettings(model_name="/models/mine")
+
+
+@pytest.mark.parametrize("to", ["inferno", "llm-d-inference-sim"])
+def test_a_model_with_a_path_for_a_name_is_exported_where_no_file_is_named_after_it(to: str, tmp_path: Path) -> None:
+    done = export([WHOLE], EXPORT_FORMATS[to], tmp_path / "out", ELSEWHERE)
+    assert any("/models/mine" in file.read_text() for file in done.files)
+
+
+def test_a_model_with_a_path_for_a_name_is_refused_where_a_folder_is_named_after_it(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="model '/models/mine' names no file of an export; give --model-name"):
+        export([WHOLE], EXPORT_FORMATS["vidur"], tmp_path / "out", ELSEWHERE)

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from profiler.journal import Journal
 
 IDENTITY = {"gpu": "h100", "driver": "560.1", "layers": [1, 2]}
@@ -42,7 +44,7 @@ def test_another_driver_starts_anew_says_why_and_keeps_the_old_file(tmp_path: Pa
     journal = Journal(path, IDENTITY | {"driver": "570.0"})
     assert journal.entries == []
     assert journal.discarded == "driver was '560.1' and is '570.0'"
-    assert len((tmp_path / "j.old").read_text().splitlines()) == 4
+    assert len((tmp_path / "j.old").read_text().splitlines()) == 5
 
 
 def test_a_file_that_is_no_journal_is_as_good_as_none(tmp_path: Path) -> None:
@@ -54,3 +56,30 @@ def test_a_kill_between_two_files_loses_nothing(tmp_path: Path) -> None:
     path = written(tmp_path / "j")
     path.with_name("j.new").write_text('{"identity"')
     assert len(Journal(path, IDENTITY).entries) == 3
+
+
+def test_a_journal_of_before_checksums_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    lines = [{"identity": IDENTITY}, *({"kind": "sample", "number": number} for number in range(3))]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    journal = Journal(path, IDENTITY)
+    assert (journal.discarded, journal.damaged) == (None, 0)
+    assert [entry["number"] for entry in journal.of("sample")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("damaged", "left"), [(0, [0, 1, 2]), (1, [0, 1, 2]), (2, [1, 2]), (3, [0, 2])])
+def test_one_damaged_line_costs_no_other(damaged: int, left: list[int], tmp_path: Path) -> None:
+    path = written(tmp_path / "j")
+    lines = path.read_text().splitlines(keepends=True)
+    lines[damaged] = lines[damaged].replace("crc32", "crc33").replace('{"', '{"x', 1)
+    path.write_text("".join(lines))
+    journal = Journal(path, IDENTITY)
+    assert (journal.discarded, journal.damaged) == (None, 1)
+    assert [entry["number"] for entry in journal.of("sample")] == left
+
+
+def test_entries_that_do_not_say_what_was_measured_are_kept_beside(tmp_path: Path) -> None:
+    path = written(tmp_path / "j")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[2:]))
+    assert Journal(path, IDENTITY).discarded == f"{path} does not say what was measured"
+    assert len((tmp_path / "j.old").read_text().splitlines()) == 3

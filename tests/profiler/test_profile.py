@@ -72,3 +72,10 @@ def test_a_measured_profile_fails_closed_beyond_what_it_has_seen() -> None:
     with pytest.raises(OutsideDomainError, match=r"decode_seqs=65 .* up to 64"):
         profile.require_within_domain(decode_seqs=65)
     a_profile().require_within_domain(decode_seqs=10_000)
+
+
+def test_a_profile_of_before_whose_name_is_a_path_is_read_under_a_name_for_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    a_profile().save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "org/model-h100"}))
+    assert load_profile(path).name == "org--model-h100"

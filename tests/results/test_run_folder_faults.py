@@ -13,7 +13,7 @@ from results.csv_tables import write_csv
 from results.manifest import ManifestError
 from results.recorder import RunRecorder
 from results.report import write_report
-from results.run_folder import RunFolder
+from results.run_folder import PolicyFolder, RunFolder
 from results.run_folder_error import RunFolderError
 from results.schema import SCHEMA_VERSION, TABLES
 
@@ -119,3 +119,17 @@ def test_the_document_names_every_column_with_its_type(table):
         kind = "string" if pa.types.is_dictionary(field.type) else str(field.type).replace("double", "float64")
         types[field.name] = f"{kind}, null" if field.nullable else kind
     assert documented()[table.name] == types
+
+
+def test_a_deadline_beyond_any_run_is_read_and_a_time_of_a_run_is_not(tmp_path, completion):
+    folder = tmp_path / "reactive"
+    with RunRecorder(folder) as recorder:
+        recorder.completion(completion(0, deadline_s=3.6e9))
+        recorder.fault(at_s=1.0, kind="hang", server_id="s", for_s=3.6e9)
+    read = PolicyFolder(name="reactive", path=folder)
+    assert read.completions()["deadline_s"].tolist() == [3.6e9]
+    assert read.faults()["for_s"].tolist() == [3.6e9]
+    with RunRecorder(tmp_path / "late") as recorder:
+        recorder.completion(completion(0, arrival_s=3.6e9))
+    with pytest.raises(RunFolderError, match=r"column arrival_s, row 0: 3600000000\.0; is no time of a run"):
+        PolicyFolder(name="late", path=tmp_path / "late").completions()

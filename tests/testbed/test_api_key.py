@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from testbed.dashboard.thread import listen, serve_dashboard
 from testbed.live_run import LiveRuns
 from testbed.live_snapshot import RunFacts
 from testbed.server import ServerSpec
+from testbed.study_pool import done_jobs
 from testbed.vllm_command import vllm_command
 from workloads.api_key import DASHBOARD_KEY, SERVER_KEY, ApiKey, ApiKeyError, dashboard_key, server_key
 from workloads.client import CompletionClient, StreamResult
+from workloads.processes import Start, run_in_processes
 from workloads.request import Tier
 from workloads.slo import Slo
 from workloads.trace import Trace
@@ -103,6 +106,28 @@ def test_other_programs_that_are_asked_something_get_no_key(monkeypatch: pytest.
     assert checkout_commit(tmp_path) is None
     assert doctor.vllm_version(Path(sys.executable)) is None
     assert len(given) == 2 and all(SERVER_KEY not in env and "PATH" in env for env in given)
+
+
+def keys_here() -> list[str]:
+    return sorted({SERVER_KEY, DASHBOARD_KEY} & set(os.environ))
+
+
+async def _keys_of_the_load_generator(_: int, start: Start) -> list[str]:
+    start()
+    return keys_here()
+
+
+def _keys_of_a_study(_: int) -> list[str]:
+    return keys_here()
+
+
+@pytest.mark.slow  # starts processes, each of which imports everything
+def test_worker_processes_have_no_key_in_their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (SERVER_KEY, DASHBOARD_KEY):
+        monkeypatch.setenv(name, SECRET)
+    assert run_in_processes(_keys_of_the_load_generator, [0, 1]) == [[], []]
+    assert [done.result for done in done_jobs(_keys_of_a_study, [0, 1], 2)] == [[], []]
+    assert keys_here() == sorted([SERVER_KEY, DASHBOARD_KEY]), "the testbed's own"
 
 
 # A server that wants the key.

@@ -1,8 +1,10 @@
 """`testbed clean`: what a killed testbed left is ended by its recorded identity, and nothing else is touched."""
 
+import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from testbed import process_watchdog
 from testbed.process_guard import ProcessGuard
 from testbed.process_record import forget_killed_run, record_folder, record_folders, recorded, run_record
 from testbed.process_watchdog import start_ticks, this_machine
@@ -287,32 +290,37 @@ def test_files_that_no_killed_process_leaves_are_never_removed_from_shared_memor
         shutil.rmtree(folder)
 
 
-# Maps every file that it is given, and makes and maps one more; nothing removes any of them.
+# Makes the files that are not there, maps them all, and waits to be killed.
 MAPPING = """
 import mmap, sys, threading
+mapped = []
 for path in sys.argv[1:]:
     with open(path, "a+b") as file:
         file.truncate(4096)
-        kept = globals().setdefault("kept", []) + [mmap.mmap(file.fileno(), 4096)]
-        globals()["kept"] = kept
+        mapped.append(mmap.mmap(file.fileno(), 4096))
 threading.Event().wait()
 """
 
 
-async def test_of_shared_memory_a_watchdog_removes_what_its_group_made_and_not_what_was_there_before() -> None:
+async def map_until_recorded(before: Path, made: Path, log: Path) -> None:
+    """Has a process of a testbed map both, kills it once the watchdog has seen that, and ends the testbed."""
+    with ProcessGuard() as guard:
+        process = await guard.start(
+            [sys.executable, "-c", MAPPING, str(before), str(made)], env=dict(os.environ), log=log
+        )
+        async with asyncio.timeout(15):
+            while not any(str(made) in record.shared_memory for _, record in recorded() if record):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        process.signal_group(signal.SIGKILL)
+        await process.end(term_s=5)
+
+
+def test_of_shared_memory_a_watchdog_removes_what_its_group_made_and_not_what_was_there_before(tmp_path: Path) -> None:
     name = f"psm_{os.getpid() % 2**28:07x}"
     before, made = Path("/dev/shm", f"{name}2"), Path("/dev/shm", f"{name}3")
     before.write_bytes(b"x" * 4096)
     try:
-        with ProcessGuard() as guard:
-            log = Path(tempfile.gettempdir(), "log")
-            process = await guard.start(
-                [sys.executable, "-c", MAPPING, str(before), str(made)], env=dict(os.environ), log=log
-            )
-            async with asyncio.timeout(15):
-                while not any(str(made) in record.shared_memory for _, record in recorded() if record is not None):
-                    await asyncio.sleep(0.05)
-            await process.end(term_s=5)
+        asyncio.run(map_until_recorded(before, made, tmp_path / "log"))
         assert before.exists() and not made.exists()
     finally:
         before.unlink(missing_ok=True)

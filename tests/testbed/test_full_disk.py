@@ -1,5 +1,6 @@
 """A disk that takes no more ends a run in one line, and what was written before can be read and reported."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -231,3 +233,37 @@ def finished(make_request: Any) -> Callable[[int], Any]:
         outcome=Outcome.COMPLETED,
         reason="",
     )
+
+
+async def test_what_could_not_be_flushed_is_written_without_a_further_row(
+    tmp_path: Path, disk: Disk, finished: Callable[[int], Any]
+) -> None:
+    recorder = RunRecorder(tmp_path / "static", part_rows=1000)
+    disk.refuse("part-")
+    recorder.completion(finished(0))
+    with recorder.flushed_every(0.01):
+        await asyncio.sleep(0.1)
+        disk.take_all()
+        await asyncio.sleep(0.3)
+        rows = PolicyFolder(name="static", path=tmp_path / "static").completions(["request_id"])
+    assert rows["request_id"].tolist() == [0]
+
+
+async def test_who_records_hears_of_a_row_that_no_table_takes(tmp_path: Path, finished: Callable[[int], Any]) -> None:
+    recorder = RunRecorder(tmp_path / "static")
+    row = {"at_s": 0.0, "model": "m", "region": "r", "gpu_type": "g", "utilisation": 0.0, "outstanding_tokens": 0}
+    row |= {"starting": 0, "draining": 0, "niw_queued": 0}
+    recorder.pool_gauge(**row, ready=2**40)
+    with recorder.flushed_every(0.01), pytest.raises(pa.ArrowInvalid):
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            recorder.pool_gauge(**row, ready=1)
+
+
+async def test_who_records_hears_of_decisions_that_are_not_on_disk(tmp_path: Path, disk: Disk) -> None:
+    recorder = RunRecorder(tmp_path / "static")
+    disk.refuse("decisions")
+    with recorder.flushed_every(0.01), pytest.raises(OSError, match="No space left"):
+        for number in range(100):
+            await asyncio.sleep(0.01)
+            recorder.decision({"number": number})

@@ -5,8 +5,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from testbed.bad_input import BadInput
 from testbed.cli_replay import replay
 from testbed.url_replay import rows_of_model, share_of
+from workloads.api_key import SERVER_KEY
 from workloads.trace import Trace
 from workloads.trace_metadata import TraceMetadata
 
@@ -110,6 +112,8 @@ def test_one_model_of_a_trace_is_its_rows_alone() -> None:
     ("changed", "words"),
     [
         ({"--base-url": "http://127.0.0.1:1"}, "no OpenAI-compatible server at http://127.0.0.1:1: "),
+        ({"--base-url": "http://me:hunter2@127.0.0.1:1"}, "no OpenAI-compatible server at http://127.0.0.1:1: "),
+        ({"--base-url": "me:hunter2@127.0.0.1:8000"}, "--base-url 127.0.0.1:8000; wanted"),
         ({"--base-url": "127.0.0.1:8000"}, "wanted an address like http://127.0.0.1:8000"),
         ({"--model": "gpt"}, "holds mock, other, not gpt; choose with --trace-model"),
         ({"--model": "gpt", "--trace-model": "mock"}, "--model gpt: "),
@@ -124,8 +128,34 @@ def test_what_cannot_be_replayed_is_said_in_one_line(
     with pytest.raises(BadInput) as raised:
         run(path, *(text for option in options.items() for text in option))
     assert words in str(raised.value)
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and "hunter2" not in str(raised.value)
     assert not (tmp_path / "out").exists()
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    """Says that everything is elsewhere, at an address of its own; `asked` are the paths that it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_no_redirect_is_followed_with_the_key(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVER_KEY, "sk-secret")
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(BadInput, match=f"no OpenAI-compatible server at {url}: Found"):
+            run(path, "--base-url", url, "--model", "mock", "--out", tmp_path / "out")
+        server.shutdown()
+    assert Redirecting.asked == ["/v1/models"]
 
 
 def test_an_interrupted_replay_writes_what_was_done_and_leaves_no_process(url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files that are broken, or not in the unit that their format says: one clear line, and nothing lost in silence."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -237,3 +238,14 @@ def test_blocks_of_a_file_meet_without_loss(file, monkeypatch):
     trace, report = read_trace(file(AZURE + broken), SAID)
     assert trace.numbers("prompt_tokens").tolist() == [i for i in range(1, 301) if i not in (150, 200)]
     assert sorted(skip.first_line for skip in report.skipped) == [151, 201]
+
+
+@pytest.mark.parametrize("stray", ["2025-09-10", "2199-01-01"])
+def test_a_stray_date_is_refused_but_for_a_window_that_leaves_it_out(file, stray):
+    path = file(AZURE + GOOD + f"{stray} 00:00:00+00:00,100,10\n")
+    with pytest.raises(TraceError, match=r"line 3: .* days after the beginning"):
+        read_trace(path, SAID)
+    trace, _ = read_trace(path, replace(SAID, window_s=(0.0, 86_400.0)))
+    assert len(trace) == 1
+    with pytest.raises(TraceError, match="cut to 500 days; at most 400 are read"):
+        read_trace(path, replace(SAID, window_s=(0.0, 500 * 86_400.0)))

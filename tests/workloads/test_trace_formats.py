@@ -17,6 +17,7 @@ from workloads.formats.options import ReadOptions
 from workloads.formats.reading import read_trace
 from workloads.request import Tier
 from workloads.trace import Trace
+from workloads.trace_checks import TraceError
 
 # Quoted from the traces as published (Azure: CC-BY 4.0; BurstGPT: CC-BY 4.0; Mooncake, Bailian, ServeGen: Apache-2.0;
 # SageServe: MIT).
@@ -337,3 +338,15 @@ def test_tidy_csv_needs_three_columns_and_takes_all(read):
     assert full.numbers("think_s")[1] == 0.25
     assert full.numbers("cancel_after_s")[1] == 8.0
     assert any("left out: colour" in note for note in report.notes)
+
+
+def test_servegen_files_may_be_numbered_with_leading_zeros(servegen):
+    said = ReadOptions(model="m", region="r", tier=Tier.IW_F, seed=1)
+    plain, _ = read_trace(servegen, said)
+    for file in list(servegen.iterdir()):
+        file.rename(file.with_name(file.name.replace("-7-", "-007-")))
+    padded, _ = read_trace(servegen, said)
+    assert list(padded.requests()) == list(plain.requests())
+    (servegen / "chunk-07-trace.csv").write_text(SERVEGEN)
+    with pytest.raises(TraceError, match=r"is of client 7, as is chunk-007-trace\.csv; number each client once"):
+        read_trace(servegen, said)

@@ -69,7 +69,7 @@ class LengthShares:
 
 
 def window_files(path: Path) -> dict[int, Path]:
-    """Client number to its file of windows, for every one at `path`, in order. Raises TraceError for two of a number."""
+    """Client number to its file of windows, in order, for all at `path`. Raises TraceError for two of a number."""
     files = sorted(path.glob("chunk-*-trace.csv")) if path.is_dir() else [path]
     found: dict[int, Path] = {}
     for file in files:
