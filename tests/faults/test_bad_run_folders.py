@@ -84,7 +84,8 @@ def test_a_wrong_column_is_summarised_or_refused_by_file(table: Any, how: str, r
 def test_what_is_read_of_a_wrong_column_can_be_summarised(table: Any, how: str, recorded_run: Path) -> None:
     path = recorded_run / POLICY / f"{table.name}.parquet"
     whole = pq.read_table(path)
-    for column in table.columns:
+    # Every column in one of the ways.
+    for column in table.columns[list(DAMAGED_TABLES).index(how) :: len(DAMAGED_TABLES)]:
         changed = damaged_table(whole, how, column)
         if changed is not None:
             rewrite(path, changed)
@@ -160,7 +161,8 @@ def test_a_wrong_value_anywhere_in_a_decision_is_reported_or_refused(line: int, 
     path = recorded_run / POLICY / "decisions.jsonl"
     records = path.read_text(encoding="utf-8").splitlines()
     record = json.loads(records[line])
-    for place in places(record):
+    # Every place with one of the values: with all of them it takes minutes.
+    for place in list(places(record))[list(WRONG_VALUES).index(value) :: len(WRONG_VALUES)]:
         changed = json.dumps(with_value(record, place, WRONG_VALUES[value]))
         path.write_text("\n".join([*records[:line], changed, *records[line + 1 : line + 3]]) + "\n", encoding="utf-8")
         told_by(lambda: _summarise(recorded_run), RunFolderError, str(path))
