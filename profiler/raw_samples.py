@@ -75,7 +75,7 @@ def read_table(raw: RawSamples, profile_path: Path) -> pa.Table:
                 f"{path} is not the file that {profile_path} names: its SHA-256 differs; measure again"
             )
         return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RawSamplesError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from error
 
 

@@ -160,8 +160,8 @@ def table_batches(folder: Path, table: Table, columns: Sequence[str] | None = No
             for batch in _batches((path,), wanted):
                 yield sound(batch, table, wanted, rows)
                 rows += batch.num_rows
-        # An OverflowError: a size that a damaged footer gives.
-        except (pa.ArrowException, OSError, KeyError, TableFault, OverflowError) as error:
+        # An OverflowError, a UnicodeDecodeError: a size, a name that a damaged footer gives.
+        except (pa.ArrowException, OSError, KeyError, TableFault, OverflowError, UnicodeDecodeError) as error:
             why = " ".join(str(error).split())
             raise RunFolderError(
                 f"{path} is cut off or damaged ({why}); copy it again, or move it away to read the rest"

@@ -15,6 +15,9 @@ from testbed.vllm_command import check_env, check_extra_args
 from workloads.slo import Slo
 from workloads.synthesis import SyntheticWorkload
 
+# Of months: what is longer is in another unit.
+LONGEST_HISTORY_H = 24 * 400.0
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # What is done that often: a millisecond apart at least, or a run would do nothing else.
 Interval = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
@@ -120,7 +123,7 @@ class WorkloadConfig(Strict):
 
     synthetic: SyntheticWorkload | None = None
     trace: Path | None = None
-    history_h: float = Field(default=0.0, ge=0)
+    history_h: float = Field(default=0.0, ge=0, le=LONGEST_HISTORY_H)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "WorkloadConfig":

@@ -94,6 +94,8 @@ def _labels(column: pa.ChunkedArray, name: str, source: str, first_row: int) -> 
         if column.num_chunks
         else np.empty(0, dtype=np.int16)
     )
+    if len(codes) and not 0 <= codes.min() <= codes.max() < len(given):
+        raise TraceError(f"{source}: column {name} points beyond its {len(given)} names; the file is damaged")
     used = np.bincount(codes, minlength=len(given)) > 0
     names = sorted({value for value, occurs in zip(given, used, strict=True) if occurs})
     if len(names) > np.iinfo(np.int16).max:

@@ -27,8 +27,8 @@ def trace_file(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except FileNotFoundError:
         raise TraceError(f"{path}: no such file") from None
-    # An OverflowError: a size that a damaged footer gives.
-    except (pa.ArrowException, OSError, OverflowError) as error:
+    # An OverflowError, a UnicodeDecodeError: a size, a name that a damaged footer gives.
+    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
         raise TraceError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from None
 
 

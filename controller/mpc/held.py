@@ -8,6 +8,8 @@ only those that no later and higher one has made useless.
 
 from collections.abc import Mapping
 
+from controller.types import Observation, Placement
+
 LEADS_HELD = 2.0
 _EARLY_S = 1e-3
 
@@ -33,3 +35,9 @@ def _held(numbers: Mapping[str, float], model: str, since_s: float) -> list[tupl
 
 def _prefix(model: str) -> str:
     return f"needed {model} @"
+
+
+def standing_tokens_per_s(seen: Observation, model: str, thetas: Mapping[Placement, float]) -> float:
+    """Capacity of the model's servers that serve now or soon. Before demand has been seen for as long as a need is held,
+    nothing says that less would do."""
+    return sum(state.active * thetas[p] for p, state in seen.placements.items() if p.model == model)

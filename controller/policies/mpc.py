@@ -9,7 +9,7 @@ from typing import Protocol
 from controller.draft import PlanDraft, next_multiple, previous_memory
 from controller.mpc.batch import batch_tokens_per_s
 from controller.mpc.headroom import START, adapted, unwound
-from controller.mpc.held import LEADS_HELD, held_numbers, highest_held
+from controller.mpc.held import LEADS_HELD, held_numbers, highest_held, standing_tokens_per_s
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.leads import start_lead_s, stay_s, theta_of_cheapest, wake_lead_s, with_ratios
 from controller.mpc.moves import move
@@ -151,11 +151,14 @@ class ModelPredictive:
             weight = past.weight(service.steps, self._peaks.season_steps)
             headroom = adapted(headroom, charged, given.budget, weight)
             ratio = corrected_ratio(ratio, service, charged, given.budget)
+        thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
+        held = highest_held(numbers, model, seen.at_s - LEADS_HELD * lead_s)
+        if len(past.values) * step_s < LEADS_HELD * lead_s:
+            held = max(held, standing_tokens_per_s(seen, model, thetas))
         start = self._outlook(seen, past, model, start_s, headroom)
         wake = None if wake_s is None else self._outlook(seen, past, model, lead_s, headroom)
         needed = start.needed_tokens_per_s
         if wake is not None:
-            thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
             asleep = sleeping_tokens_per_s(seen, model, thetas)
             needed = max(wake.needed_tokens_per_s, needed - asleep)
         if _asked(seen, model):
@@ -175,7 +178,7 @@ class ModelPredictive:
             start=start,
             wake=wake,
             needed_tokens_per_s=needed,
-            held_tokens_per_s=highest_held(numbers, model, seen.at_s - LEADS_HELD * lead_s),
+            held_tokens_per_s=held,
             batch_tokens_per_s=batch,
             lead_s=lead_s,
         )

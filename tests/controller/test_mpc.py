@@ -282,6 +282,14 @@ def test_without_history_the_fleet_stays_as_it_is(make_history):
     assert plan.counts[PLACE] == 4 and plan.steps == ()
 
 
+def test_what_a_run_begins_with_stands_until_as_much_has_been_seen_as_a_need_is_held(make_history):
+    for minutes in (1, 5, 9):
+        _, plan = decided(make_history, fleet(start_s=300.0), {POOL: np.full(minutes, 500.0)}, states=8)
+        assert plan.counts[PLACE] == 8, minutes
+    _, plan = decided(make_history, fleet(start_s=300.0), {POOL: np.full(12, 500.0)}, states=8)
+    assert plan.counts[PLACE] < 8
+
+
 def test_too_little_history_is_named_and_planned_for_with_care(make_history):
     _, plan = decided(make_history, fleet(), {POOL: np.full(30, 3000.0)}, states=4)
     forecast = plan.memory.forecasts[POOL]

@@ -72,7 +72,7 @@ def _file_head(path: Path) -> FileHead:
             with pq.ParquetFile(path) as file:
                 parquet_columns = tuple(file.schema_arrow.names)
                 is_ours = METADATA_KEY in (file.metadata.metadata or {})
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise TraceError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from None
     elif first.lstrip().startswith(b"{"):
         line = first.lstrip().split(b"\n", 1)[0]

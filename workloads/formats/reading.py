@@ -64,7 +64,7 @@ def batches(
             if len(table):
                 seen.add(table, findings)
                 yield completed(table, options, findings)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise TraceError(f"{path}, after row {findings.rows_read:,}: {' '.join(str(error).split())}") from error
     if not seen.rows:
         first = findings.skipped[0] if findings.skipped else None
