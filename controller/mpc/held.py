@@ -38,6 +38,6 @@ def _prefix(model: str) -> str:
 
 
 def standing_tokens_per_s(seen: Observation, model: str, thetas: Mapping[Placement, float]) -> float:
-    """Capacity of the model's servers that serve now or soon. Before demand has been seen for as long as a need is held,
-    nothing says that less would do."""
+    """Capacity of the model's servers that serve now or soon. Before demand has been seen for as long as a need is
+    held, nothing says that less would do."""
     return sum(state.active * thetas[p] for p, state in seen.placements.items() if p.model == model)
