@@ -18,6 +18,7 @@ RunPolicy = Callable[[Experiment, str, Path], PolicyFolder]
 SMALLER = (
     "workload.synthetic.mean_requests_per_s=0.03",
     "initial_servers=1",
+    "policies.reactive.interval_s=60",
     # As many faults in six hours as in the whole day.
     "workload.synthetic.horizon_h=6",
     "faults=[{kind: kill, per_h: 12}, {kind: hang, per_h: 4}, {kind: hang, per_h: 4, for_s: 30}, "
