@@ -365,7 +365,7 @@ def test_records_of_anything_are_read_or_counted_or_refused(
 @pytest.mark.parametrize("how", ["a bit flipped", "overwritten", "a piece missing", "cut off"])
 def test_no_damage_to_a_parquet_trace_passes_unnoticed_wherever_it_is(how: str, trace: Trace, tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    for seed in range(1000):
+    for seed in range(300):
         trace.write(path)
         damage(path, how, seed)
         line = told_by(lambda: Trace.read(path), TraceError, str(path))
