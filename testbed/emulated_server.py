@@ -21,6 +21,9 @@ from workloads.clock import RunClock
 from workloads.completion import Completion, Outcome
 from workloads.request import Request
 
+# No fault happens to a server any more.
+_GONE = (ServerState.STOPPING, ServerState.STOPPED, ServerState.FAILED)
+
 
 class Answer(Sequence):
     """A request under way in an emulated server, and who is to hear of its end."""
@@ -200,7 +203,7 @@ class EmulatedServer:
 
     def inject(self, fault: Fault) -> None:
         """See `testbed.server.Server`. What it still does to stop is not disturbed."""
-        if self.state in (ServerState.STOPPING, ServerState.STOPPED, ServerState.FAILED):
+        if self.state in _GONE:
             return
         if fault.kind is FaultKind.FAIL_START:
             self._fails_start = True
@@ -236,7 +239,7 @@ class EmulatedServer:
 
     def _die(self, why: str) -> None:
         """Its state says so first: who asks again is not to come back here."""
-        if self.state in (ServerState.STOPPING, ServerState.STOPPED, ServerState.FAILED):
+        if self.state in _GONE:
             return
         if self._hung is not None:
             self._hung.cancel()

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Iterable
+from itertools import groupby
 
 from results.recorder import RunRecorder
 from testbed.fault import Fault, FaultKind
 from testbed.fleet import ServerFleet
-from testbed.member import Member
 from testbed.server import Server, ServerState
 from workloads.clock import RunClock
 
@@ -26,18 +26,13 @@ class FaultInjection:
         self._recorder = recorder
         self._clock = clock
         self._for_starts: list[Fault] = []
-        self._hit_at_s = -1.0
-        self._hit: set[str] = set()
 
     async def strike(self, faults: Iterable[Fault]) -> None:
         """All of them, in order of time, until cancelled: a start may still come."""
         try:
-            for fault in faults:
-                await self._clock.sleep_until(fault.at_s)
-                if fault.kind is FaultKind.FAIL_START:
-                    self._for_starts.append(fault)
-                else:
-                    self._strike(fault)
+            for at_s, together in groupby(faults, key=lambda fault: fault.at_s):
+                await self._clock.sleep_until(at_s)
+                self._strike(together)
             await asyncio.Event().wait()
         finally:
             for fault in self._for_starts:  # which found none
@@ -53,25 +48,20 @@ class FaultInjection:
                 self._record(fault, server.server_id)
                 return
 
-    def _strike(self, fault: Fault) -> None:
-        states = _STANDING if fault.kind is FaultKind.KILL else _SERVING
-        if fault.at_s != self._hit_at_s:
-            self._hit_at_s, self._hit = fault.at_s, set()
-        # Several faults of one moment hit several servers: a real one that was killed takes a while to be FAILED.
-        hit = _drawn(
-            fault,
-            [
-                member
-                for member in self._fleet.members
-                if member.server.state in states
-                and member.server.server_id not in self._hit
-                and _matches(fault, member.server)
-            ],
-        )
-        self._record(fault, hit.server.server_id if hit else "")
-        if hit:
-            self._hit.add(hit.server.server_id)
-            hit.server.inject(fault)
+    def _strike(self, together: Iterable[Fault]) -> None:
+        """Faults of one moment, which hit as many servers: a real one that was killed takes a while to be FAILED."""
+        hit: list[Server] = []
+        for fault in together:
+            if fault.kind is FaultKind.FAIL_START:
+                self._for_starts.append(fault)
+                continue
+            states = _STANDING if fault.kind is FaultKind.KILL else _SERVING
+            standing = [member.server for member in self._fleet.members if member.server.state in states]
+            server = _drawn(fault, [each for each in standing if each not in hit and _matches(fault, each)])
+            self._record(fault, server.server_id if server else "")
+            if server:
+                hit.append(server)
+                server.inject(fault)
 
     def _record(self, fault: Fault, server_id: str) -> None:
         self._recorder.fault(
@@ -95,6 +85,6 @@ def _matches(fault: Fault, server: Server) -> bool:
     )
 
 
-def _drawn(fault: Fault, members: list[Member]) -> Member | None:
-    ordered = sorted(members, key=lambda member: member.server.server_id)
+def _drawn(fault: Fault, servers: list[Server]) -> Server | None:
+    ordered = sorted(servers, key=lambda server: server.server_id)
     return ordered[min(int(fault.draw * len(ordered)), len(ordered) - 1)] if ordered else None

@@ -1,12 +1,12 @@
 """The region rule with its arguments in place: it is asked for every request."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 
 from controller.rules.routing import RegionRule, RoutingRules, choose_region, least_latency_region
 from controller.types import Pool
-from testbed.pool_seats import PoolSeats, SeatGroup
+from testbed.pool_seats import PoolSeats, Seat, SeatGroup
 from workloads.request import Request
 
 _UTILISATION: Callable[[SeatGroup], float] = attrgetter("utilisation")
@@ -36,9 +36,18 @@ class RegionChoice:
             choose = self._choose[key] = self._rule(*key)
         return choose()
 
+    def first_with(
+        self, request: Request, interactive: bool, wanted: Callable[[Sequence[Seat]], Sequence[Seat]]
+    ) -> SeatGroup | None:
+        """The seats of the first preferred region that has some of those `wanted`; None where none has."""
+        groups = self._in_order(request.model, request.region, interactive)
+        return next((group for group in groups if wanted(group.seats)), None)
+
+    def _in_order(self, model: str, origin: str, interactive: bool) -> list[SeatGroup]:
+        return [self._pools[Pool(model, region)].taking(interactive) for region in self._preferred[origin]]
+
     def _rule(self, model: str, origin: str, interactive: bool) -> Callable[[], SeatGroup]:
-        regions, threshold = self._preferred[origin], self._rules.region_threshold
-        preferred = [self._pools[Pool(model, region)].taking(interactive) for region in regions]
+        preferred, threshold = self._in_order(model, origin, interactive), self._rules.region_threshold
         if self._rules.region is RegionRule.THRESHOLD:
             return partial(choose_region, preferred, _UTILISATION, threshold)
         rtt_s = {group: self._rtt_s.get((origin, group.pool.region), 0.0) for group in preferred}

@@ -7,7 +7,7 @@ from controller.rules.routing import RoutingRules
 from controller.types import Placement, Pool, Role, Silo
 from testbed.admission import EVERYTHING, Admission
 from testbed.flight import Flight, Retry, unfinished
-from testbed.pool_seats import PoolSeats, Seat, SeatGroup, server_choice
+from testbed.pool_seats import PoolSeats, Seat, server_choice
 from testbed.region_choice import RegionChoice
 from testbed.server import NOTHING, BreakOff, Received, Server
 from workloads.clock import RunClock
@@ -74,7 +74,6 @@ class Router:
         self._ranking = ranking
         self._retries = retries
         self._retried: dict[int, Retry] = {}
-        self._preferred = preferred
         self._reject_above = admission.reject_above
         self._max_waiting = admission.max_waiting
         self._regions = RegionChoice(self._pools, preferred, rules, rtt_s)
@@ -168,7 +167,7 @@ class Router:
                 return False
         retry = self._retried.get(request.request_id) if self._retried else None
         if retry is not None and not retry.others(group.seats):
-            group = self._elsewhere(request, interactive, retry) or group
+            group = self._regions.first_with(request, interactive, retry.others) or group
         if self._reject_above is not None and interactive and group.utilisation > self._reject_above:
             self.refuse(request, f"overload: {group.pool} is at {group.utilisation:.0%}, over {self._reject_above:.0%}")
             return True
@@ -315,14 +314,6 @@ class Router:
         del self._waiting[request.model][request.request_id]
         self._end_unsent(request, Outcome.FAILED, why.removesuffix(" on server "))
         self._note_idle()
-
-    def _elsewhere(self, request: Request, interactive: bool, retry: Retry) -> SeatGroup | None:
-        """The seats of the first preferred region with a server that has not lost the request."""
-        for region in self._preferred[request.region]:
-            group = self._pools[Pool(request.model, region)].taking(interactive)
-            if retry.others(group.seats):
-                return group
-        return None
 
     def _route_waiting(self, model: str) -> None:
         """A server has come, and may have left again: whoever finds none waits on."""
