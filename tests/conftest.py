@@ -1,16 +1,17 @@
-"""A real browser, driven by the DevTools protocol: pages as people get them."""
+"""A real browser, driven by the DevTools protocol: pages as people get them. And who still runs in a folder."""
 
 import asyncio
 import itertools
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+import psutil
 import pytest
 
 OPENS_WITHIN_S = 60
@@ -140,3 +141,18 @@ def chromium(tmp_path: Path) -> Callable[[], Any]:
     if program is None:
         pytest.skip("no Chromium on this machine; install Debian's package chromium")
     return lambda: Chromium.start(program, tmp_path / "chromium")
+
+
+@pytest.fixture(scope="session")
+def processes_in() -> Callable[[Path], list[psutil.Process]]:
+    """Processes that work in a folder: every process of a server works in its run's, whatever its title."""
+
+    def working_in(folder: Path) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder):
+                    found.append(process)
+        return found
+
+    return working_in

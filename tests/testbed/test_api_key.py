@@ -28,8 +28,6 @@ from testbed.vllm_command import vllm_command
 from workloads.api_key import DASHBOARD_KEY, SERVER_KEY, ApiKey, ApiKeyError, dashboard_key, server_key
 from workloads.client import CompletionClient, StreamResult
 from workloads.processes import Start, run_in_processes
-from workloads.request import Tier
-from workloads.slo import Slo
 from workloads.trace import Trace
 from workloads.trace_metadata import TraceMetadata
 
@@ -228,20 +226,10 @@ async def repeating() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def dashboard(monkeypatch: pytest.MonkeyPatch, run_facts: RunFacts) -> Iterator[str]:
     monkeypatch.setenv(DASHBOARD_KEY, SECRET)
-    facts = RunFacts(
-        scenario="small",
-        mode="emulated",
-        seed=5,
-        policies=("static",),
-        horizon_s=200.0,
-        grace_s=600.0,
-        demand_bin_s=5.0,
-        slos={Tier.IW_F: Slo(ttft_s=3.0)},
-    )
-    runs = LiveRuns(facts)
-    runs.begin("static", 10, lambda: 0)
+    runs = LiveRuns(run_facts)
+    runs.begin(run_facts.policies[0], 10, lambda: 0)
     with serve_dashboard(runs, listen(port=0)) as address:
         assert SECRET not in address
         yield address

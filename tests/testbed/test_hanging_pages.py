@@ -19,21 +19,9 @@ from testbed.live_events import ServerChange
 from testbed.live_run import LiveRuns
 from testbed.live_snapshot import RunFacts
 from testbed.server import ServerState
-from workloads.request import Tier
-from workloads.slo import Slo
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory and sockets are read from /proc")
 
-FACTS = RunFacts(
-    scenario="small",
-    mode="emulated",
-    seed=5,
-    policies=("static",),
-    horizon_s=3600.0,
-    grace_s=600.0,
-    demand_bin_s=5.0,
-    slos={Tier.IW_F: Slo(ttft_s=3.0)},
-)
 # More than the pages that are let in, and than the connections that are kept.
 PAGES, CONNECTIONS = 100, 300
 
@@ -86,9 +74,11 @@ def change(number: int) -> ServerChange:
     )
 
 
-def test_pages_that_hang_cost_bounded_memory_and_are_dropped_and_telling_takes_no_longer(hanging: ExitStack) -> None:
-    runs = LiveRuns(FACTS)
-    live = runs.begin("static", 1000, lambda: 0)
+def test_pages_that_hang_cost_bounded_memory_and_are_dropped_and_telling_takes_no_longer(
+    hanging: ExitStack, run_facts: RunFacts
+) -> None:
+    runs = LiveRuns(run_facts)
+    live = runs.begin(run_facts.policies[0], 1000, lambda: 0)
     with serve_dashboard(runs, listen(port=0)) as address:
         hang_all(hanging, address)
         for number in range(200):
@@ -110,9 +100,9 @@ def test_pages_that_hang_cost_bounded_memory_and_are_dropped_and_telling_takes_n
     assert grown_bytes < 40 * 2**20
 
 
-def test_pages_that_hang_do_not_keep_the_testbed_from_ending(hanging: ExitStack) -> None:
-    runs = LiveRuns(FACTS)
-    live = runs.begin("static", 1000, lambda: 0)
+def test_pages_that_hang_do_not_keep_the_testbed_from_ending(hanging: ExitStack, run_facts: RunFacts) -> None:
+    runs = LiveRuns(run_facts)
+    live = runs.begin(run_facts.policies[0], 1000, lambda: 0)
     with serve_dashboard(runs, listen(port=0)) as address:
         hang_all(hanging, address)
         for number in range(100):

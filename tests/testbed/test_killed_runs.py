@@ -100,8 +100,9 @@ Server((arguments["--host"], int(arguments["--port"])), Api).serve_forever()
 class StandIns:
     """`testbed run` on stand-in servers, in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, processes_in: Callable[[Path], list[psutil.Process]]) -> None:
         self.folder = folder
+        self._processes_in = processes_in
         self.out = folder / "run"
         self.notes = folder / "notes"
         module = folder / "modules" / "vllm" / "entrypoints" / "openai"
@@ -154,13 +155,7 @@ class StandIns:
         return [(first, second) for name, first, second in map(json.loads, lines) if name == kind]
 
     def left(self) -> list[psutil.Process]:
-        """Processes that work in the run's folder, as every process of a server does."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(self.out):
-                    found.append(process)
-        return found
+        return self._processes_in(self.out)
 
     def assert_nothing_runs(self) -> None:
         until(lambda: not self.left(), 15)
@@ -188,8 +183,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path) -> Iterator[StandIns]:
-    stand_ins = StandIns(tmp_path)
+def stand_ins(tmp_path: Path, processes_in: Callable[[Path], list[psutil.Process]]) -> Iterator[StandIns]:
+    stand_ins = StandIns(tmp_path, processes_in)
     yield stand_ins
     for process in stand_ins.left():
         with suppress(psutil.NoSuchProcess):

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
 from results.run_folder import RunFolder
@@ -44,16 +44,9 @@ recovery: {restart_after_s: 1, give_up_after: 1, health_every_s: 1, health_timeo
 """
 
 
-def processes_in(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder):
-                found.append(process)
-    return found
-
-
-def test_servers_that_are_killed_hang_or_cannot_start_cost_only_what_they_had_begun(tmp_path: Path) -> None:
+def test_servers_that_are_killed_hang_or_cannot_start_cost_only_what_they_had_begun(
+    tmp_path: Path, processes_in: Callable[[Path], list[Any]]
+) -> None:
     (tmp_path / "faults.yaml").write_text(SCENARIO)
     out = tmp_path / "run"
     command = [sys.executable, "-m", "testbed", "run", str(tmp_path / "faults.yaml"), "--out", str(out)]

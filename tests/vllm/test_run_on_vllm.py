@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
+
+ProcessesIn = Callable[[Path], list[Any]]
 
 pytestmark = [
     pytest.mark.vllm,
@@ -22,16 +24,6 @@ pytestmark = [
 def start(out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "testbed", "run", "vllm-cpu", "--policy", "lt-ua", "--out", str(out)]
     return subprocess.Popen(command, stdout=(out.parent / "log").open("wb"), stderr=subprocess.STDOUT)
-
-
-def servers_of(out: Path) -> list[psutil.Process]:
-    """Processes that work in this run's folder of logs, as every process of a server does, whatever its title."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(out):
-                found.append(process)
-    return found
 
 
 def wait_for(what: str, condition, limit_s: float) -> None:
@@ -52,10 +44,10 @@ def policy_summary(out: Path) -> dict:
     return json.loads((out / "summary.json").read_text())["policies"]["lt-ua"]
 
 
-def test_a_day_on_real_servers_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_day_on_real_servers_loses_nothing_and_leaves_nothing(tmp_path: Path, processes_in: ProcessesIn) -> None:
     out = tmp_path / "run"
     assert start(out).wait(timeout=900) == 0, (tmp_path / "log").read_text()
-    assert servers_of(out) == []
+    assert processes_in(out) == []
     found = policy_summary(out)
     requests = found["requests"]
     assert requests["total"] >= 400
@@ -68,14 +60,14 @@ def test_a_day_on_real_servers_loses_nothing_and_leaves_nothing(tmp_path: Path) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_ended_in_the_middle_leaves_no_process_and_a_folder_that_reports(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, processes_in: ProcessesIn
 ) -> None:
     out = tmp_path / "run"
     run = start(out)
     wait_for("requests recorded", lambda: completions_on_disk(out), limit_s=300)
-    assert len(servers_of(out)) >= 3
+    assert len(processes_in(out)) >= 3
     os.kill(run.pid, number)
-    wait_for("every server gone", lambda: not servers_of(out), limit_s=10)
+    wait_for("every server gone", lambda: not processes_in(out), limit_s=10)
     run.wait(timeout=30)
     requests = policy_summary(out)["requests"]
     assert requests["completed"] >= 1
