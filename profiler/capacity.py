@@ -21,13 +21,15 @@ P95_OF_EXPONENTIAL = math.log(20.0)
 class Theta:
     """What one server sustains, and what stops it from more.
 
-    `theta_tokens_per_s` counts prompt and output tokens. `concurrency`: requests in flight, waiting ones included.
+    `theta_tokens_per_s` counts prompt and output tokens. `saturated_tokens_per_s`: those that it serves at most, while
+    the queue only grows. `concurrency`: requests in flight, waiting ones included.
     `kv_cache_usage`: fraction 0..1 of the KV cache in use on average.
     `tpot_s` is the length of an iteration at mean load; on simulated servers sequences gather where iterations are
     long, and see 15 to 60 % more.
     """
 
     theta_tokens_per_s: float
+    saturated_tokens_per_s: float
     requests_per_s: float
     concurrency: float
     binds: Binding
@@ -106,6 +108,7 @@ def theta_tokens_per_s(
     state = steady_state(profile, lengths, fits, most)
     return Theta(
         theta_tokens_per_s=fits * (prompt_tokens_mean + output_tokens_mean),
+        saturated_tokens_per_s=most * (prompt_tokens_mean + output_tokens_mean),
         requests_per_s=fits,
         concurrency=fits * (state.ttft_mean_s + lengths.decode_steps * state.tau_s),
         binds=binds,

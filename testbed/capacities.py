@@ -22,13 +22,14 @@ class ModelCapacity:
     """One model on one GPU type: its profile, what a server sustains (`sustained`), and what utilisation divides by.
 
     `slo_tokens`: prompt and output tokens in flight when a server runs at theta. `stay_s`: how long a request of mean
-    lengths may stay with a server at theta within its SLO.
+    lengths may stay with a server at theta within its SLO, `patience_s` how long it may queue there.
     """
 
     profile: ServerProfile
     sustained: MixCapacity
     slo_tokens: float
     stay_s: float
+    patience_s: float
 
     @property
     def theta(self) -> Theta:
@@ -85,6 +86,7 @@ def model_capacity(
         sustained=sustained,
         slo_tokens=theta.concurrency * per_request,
         stay_s=theta.concurrency / theta.requests_per_s + patience_s,
+        patience_s=patience_s,
     )
 
 
@@ -131,6 +133,8 @@ def fleet_limits(scenario: Scenario, found: Mapping[tuple[str, str], ModelCapaci
                 prefill_tokens_per_s=capacity.sustained.prefill_tokens_per_s * planned_for,
                 decode_tokens_per_s=capacity.sustained.decode_tokens_per_s * planned_for,
                 stay_s=capacity.stay_s,
+                saturated_tokens_per_s=capacity.theta.saturated_tokens_per_s * planned_for,
+                patience_s=capacity.patience_s,
                 gpus=scenario.models[name].gpus,
                 start_s=start_s(scenario.models[name], capacity.profile, scenario.mode),
                 usd_per_gpu_h=scenario.gpu_types[gpu_type].usd_per_gpu_h if gpu_type in scenario.gpu_types else 0.0,

@@ -191,7 +191,13 @@ class _Study:
 
 def _served_as_it_comes(limits: FleetLimits) -> FleetLimits:
     """In this model what arrives in a bin is served in it, or missed."""
-    return replace(limits, capacity={key: replace(c, stay_s=0.0) for key, c in limits.capacity.items()})
+    return replace(
+        limits,
+        capacity={
+            key: replace(c, stay_s=0.0, saturated_tokens_per_s=None, patience_s=0.0)
+            for key, c in limits.capacity.items()
+        },
+    )
 
 
 def _dealt(initial: Mapping[Placement, int], limits: FleetLimits) -> dict[Placement, int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from controller.history import Series
 from controller.mpc.features import ANCHOR, LONGEST, level_rows, roughness_rows
-from controller.mpc.tail import scores_on_grid
+from controller.mpc.tail import less, score_at, tail_scores, worthwhile
 
 _LEAST_OUTCOMES = 60
 """History that a fit needs: outcomes enough, beyond the longest window of its columns."""
@@ -29,15 +29,13 @@ _WIDEST = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadPeakFit:
-    """`level` and `spread`: coefficients; `scores`: errors over their expected size, rising, and `grid_scores` some
-    quantiles of them (`controller.mpc.tail`); `floor_tokens_per_s` is added to demand before its logarithm.
-    `window_steps`: steps over which the peak is taken.
+    """`level` and `spread`: coefficients; `scores`: errors over their expected size, those of `tail_scores`;
+    `floor_tokens_per_s` is added to demand before its logarithm. `window_steps`: steps over which the peak is taken.
     """
 
     level: Series
     spread: Series
     scores: Series
-    grid_scores: Series
     floor_tokens_per_s: float
     window_steps: int
     season_steps: int
@@ -50,9 +48,15 @@ class LeadPeakFit:
         rough = roughness_rows(values, first, floor=floor)
         return rows @ self.level + rows[:, ANCHOR], _size(rough, self.spread)
 
-    def peak_tokens_per_s(self, log_peak: float, size: float, score: float) -> float:
-        """The peak at `score` sizes above the expected one."""
-        return float(max(0.0, np.exp(min(log_peak + size * score, 700.0)) - self.floor_tokens_per_s))
+    def peaks_tokens_per_s(self, log_peaks: Series, sizes: Series, scores: Series) -> Series:
+        """The peaks at `scores` sizes above the expected ones."""
+        return np.maximum(0.0, np.exp(np.minimum(log_peaks + sizes * scores, 700.0)) - self.floor_tokens_per_s)
+
+    def planned(self, log_peaks: Series, sizes: Series, headroom: float, budget: float) -> tuple[Series, Series]:
+        """Tokens/s to plan for at `headroom`, and the headrooms in force: less where so much is not worth its price."""
+        in_force = worthwhile(self.scores, sizes, headroom, budget)
+        peaks = self.peaks_tokens_per_s(log_peaks, sizes, score_at(self.scores, in_force))
+        return peaks * less(in_force), in_force
 
 
 def fit_lead_peak(values: Series, *, window_steps: int, season_steps: int, fit_steps: int) -> LeadPeakFit | None:
@@ -70,12 +74,10 @@ def fit_lead_peak(values: Series, *, window_steps: int, season_steps: int, fit_s
     level = _ridge(rows, came)
     errors = came - rows @ level
     spread = _ridge(rough, np.log(np.abs(errors) + _SMALLEST_ERROR))
-    scores = np.sort(errors / _size(rough, spread))
     return LeadPeakFit(
         level=level,
         spread=spread,
-        scores=scores,
-        grid_scores=scores_on_grid(scores),
+        scores=tail_scores(np.sort(errors / _size(rough, spread))),
         floor_tokens_per_s=floor,
         window_steps=window_steps,
         season_steps=season_steps,

@@ -1,4 +1,5 @@
-"""What the limits say of a model: longest lead and stay of its GPU types, and theta on the one cheapest to work on."""
+"""What the limits say of a model: longest lead and stay of its GPU types; theta on the one cheapest to work on, and
+what that sustains beyond theta."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,6 +42,18 @@ def theta_of_cheapest(limits: FleetLimits, model: str) -> float:
     """Tokens/s that one server sustains, by profile; 0 where the model can stand nowhere."""
     usable = _usable(limits, model)
     return usable[0].theta_tokens_per_s if usable else 0.0
+
+
+def saturation_of_cheapest(limits: FleetLimits, model: str) -> float:
+    """What one server serves while requests queue, over theta: 1 or more, 1 where it is not known."""
+    usable = _usable(limits, model)
+    saturated = usable[0].saturated_tokens_per_s if usable else None
+    return 1.0 if saturated is None else max(1.0, saturated / usable[0].theta_tokens_per_s)
+
+
+def patience_s(limits: FleetLimits, model: str) -> float:
+    """How long a request of the model may queue within its SLO, the shortest of its GPU types."""
+    return min((capacity.patience_s for capacity in _usable(limits, model)), default=0.0)
 
 
 def with_ratios(limits: FleetLimits, ratios: Mapping[str, float]) -> FleetLimits:

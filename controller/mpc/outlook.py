@@ -7,14 +7,9 @@ import numpy as np
 
 from controller.history import DemandHistory, Series
 from controller.mpc.features import LONGEST
-from controller.mpc.headroom import Rehearsal, rehearsed
-from controller.mpc.held import LEADS_HELD
-from controller.mpc.lead_peak import LeadPeakFit, LeadPeaks
+from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.served_load import served_load
-from controller.mpc.tail import score_at, worthwhile
-
-_RECENT_STEPS = 15
-_PLAIN_SIZE = 0.1
+from controller.mpc.short_history import STEPS, recent_peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +25,11 @@ class Outlook:
     headroom: float
     method: str
     fell_back_because: str = ""
+
+    @property
+    def exceeded(self) -> float:
+        """How likely (0..1) demand peaks above what is needed."""
+        return min(1.0, exp(-self.headroom))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class ModelPast:
 
     def recent_mean(self) -> float:
         """Mean of the last 15 steps, tokens/s; 0 with no history."""
-        return float(self.values[-_RECENT_STEPS:].mean()) if len(self.values) else 0.0
+        return float(self.values[-STEPS:].mean()) if len(self.values) else 0.0
 
     def weight(self, steps: float, season_steps: int) -> float:
         """How many mean steps of the last season hold as much demand as the last `steps`; `steps` where it had none."""
@@ -74,47 +74,27 @@ def outlook(past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, b
     """The peak from now to `lead_s` that is exceeded with probability exp(-headroom), or with a larger one where so
     much headroom is not worth its price.
 
-    While history is too short for a fit it is the highest of the last 15 minutes and a tenth more for each e-fold of
-    the odds, by name.
+    While history is too short for a fit the last 15 minutes say what they can, by name.
     """
     window = past.window_steps(lead_s)
     fit = peaks.fit(past.values, past.last_step, window)
     if fit is None:
-        recent = past.highest(_RECENT_STEPS)
+        needed, expected = recent_peak(past.values, headroom)
         return Outlook(
-            needed_tokens_per_s=recent * exp(_PLAIN_SIZE * headroom),
-            expected_tokens_per_s=recent,
+            needed_tokens_per_s=needed,
+            expected_tokens_per_s=expected,
             window_s=window * past.step_s,
             headroom=headroom,
-            method="highest of the last 15 steps",
+            method=f"last {STEPS} steps",
             fell_back_because=f"too little demand seen for a fit: {len(past.values)} steps",
         )
     tail = past.values[-(peaks.season_steps + 2 * LONGEST) :]
-    log_peak, size = (float(column[0]) for column in fit.expected(tail, len(tail)))
-    in_force = worthwhile(fit.grid_scores, size, headroom, budget)
+    log_peak, size = (column[:1] for column in fit.expected(tail, len(tail)))
+    planned, in_force = fit.planned(log_peak, size, headroom, budget)
     return Outlook(
-        needed_tokens_per_s=fit.peak_tokens_per_s(log_peak, size, score_at(fit.scores, in_force)),
-        expected_tokens_per_s=fit.peak_tokens_per_s(log_peak, 0.0, 0.0),
+        needed_tokens_per_s=float(planned[0]),
+        expected_tokens_per_s=float(fit.peaks_tokens_per_s(log_peak, size, np.zeros(1))[0]),
         window_s=window * past.step_s,
-        headroom=in_force,
+        headroom=float(in_force[0]),
         method="peak of the lead",
     )
-
-
-def first_headroom(
-    past: ModelPast, peaks: LeadPeaks, lead_s: float, theta: float, least_servers: int, budget: float
-) -> float | None:
-    """The headroom that the last season of history would have brought about; None without a fit to rehearse with."""
-    window = past.window_steps(lead_s)
-    fit: LeadPeakFit | None = peaks.fit(past.values, past.last_step, window)
-    if fit is None or theta <= 0:
-        return None
-    lead = window - 1
-    given = Rehearsal(
-        values=past.values,
-        theta_tokens_per_s=theta,
-        least_servers=least_servers,
-        lead_steps=lead,
-        hold_steps=max(1, round(LEADS_HELD * lead)),
-    )
-    return rehearsed(fit, given, budget, peaks.season_steps)

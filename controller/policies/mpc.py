@@ -2,20 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import exp
 from types import MappingProxyType
 from typing import Protocol
 
 from controller.draft import PlanDraft, next_multiple, previous_memory
 from controller.mpc.batch import batch_tokens_per_s
-from controller.mpc.headroom import START, adapted, unwound
+from controller.mpc.headroom import adapted, unwound
 from controller.mpc.held import LEADS_HELD, held_numbers, highest_held, standing_tokens_per_s
 from controller.mpc.lead_peak import LeadPeaks
-from controller.mpc.leads import start_lead_s, stay_s, theta_of_cheapest, wake_lead_s, with_ratios
+from controller.mpc.leads import (
+    saturation_of_cheapest,
+    start_lead_s,
+    stay_s,
+    theta_of_cheapest,
+    wake_lead_s,
+    with_ratios,
+)
 from controller.mpc.moves import move
 from controller.mpc.needs import Needs, regional_shares
-from controller.mpc.outlook import ModelPast, Outlook, first_headroom, outlook
+from controller.mpc.outlook import ModelPast, Outlook, outlook
 from controller.mpc.program import PlacingProblem, place
+from controller.mpc.rehearsal import first_headroom
 from controller.mpc.service import charged_share, corrected_ratio, service_of, unavoidable_share
 from controller.mpc.sleepers import servers_asleep, sleeping_tokens_per_s
 from controller.mpc.spread import spread
@@ -73,7 +80,7 @@ class _ModelView:
         if by.method == "true future":
             why += " (true future)"
         else:
-            why += f" but for {exp(-by.headroom):.1%} ({by.expected_tokens_per_s:.0f} expected)"
+            why += f", exceeded in {by.exceeded:.1%} of cases ({by.expected_tokens_per_s:.0f} expected)"
         if self.held_tokens_per_s > self.needed_tokens_per_s:
             why += f", {self.held_tokens_per_s:.0f} in the last {LEADS_HELD * self.lead_s:g} s"
         if self.batch_tokens_per_s > 0:
@@ -140,9 +147,7 @@ class ModelPredictive:
         lead_s = start_s if wake_s is None else min(start_s, wake_s)
         headroom, ratio = numbers.get(f"headroom {model}"), numbers.get(f"theta {model}", 1.0)
         if headroom is None:
-            theta = theta_of_cheapest(seen.limits, model)
-            least = seen.limits.min_servers * len({p.region for p in seen.placements if p.model == model})
-            headroom = first_headroom(past, self._peaks, lead_s, theta, least, given.budget) or START
+            headroom = first_headroom(past, self._peaks, seen.limits, model, lead_s, given.budget)
         since_s = numbers.get("seen_until_s", seen.demand.until_s)
         service = service_of(seen, model, past, since_s=since_s)
         unavoidable = unavoidable_share(numbers.get(f"unavoidable {model}", 0.0), service)
@@ -150,7 +155,7 @@ class ModelPredictive:
         if charged is not None:
             weight = past.weight(service.steps, self._peaks.season_steps)
             headroom = adapted(headroom, charged, given.budget, weight)
-            ratio = corrected_ratio(ratio, service, charged, given.budget)
+            ratio = corrected_ratio(ratio, service, charged, given.budget, saturation_of_cheapest(seen.limits, model))
         thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
         held = highest_held(numbers, model, seen.at_s - LEADS_HELD * lead_s)
         if len(past.values) * step_s < LEADS_HELD * lead_s:
@@ -258,7 +263,7 @@ def _forecasts(
             step_s=view.start.window_s,
             mean_tokens_per_s=(view.start.expected_tokens_per_s * share,),
             upper_tokens_per_s=(view.start.needed_tokens_per_s * share,),
-            upper_quantile=1.0 - exp(-view.start.headroom),
+            upper_quantile=1.0 - view.start.exceeded,
             method=view.start.method,
             fell_back_because=view.start.fell_back_because,
         )

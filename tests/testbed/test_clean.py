@@ -308,7 +308,7 @@ async def map_until_recorded(before: Path, made: Path, log: Path) -> None:
         process = await guard.start(
             [sys.executable, "-c", MAPPING, str(before), str(made)], env=dict(os.environ), log=log
         )
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not any(str(made) in record.shared_memory for _, record in recorded() if record):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         process.signal_group(signal.SIGKILL)

@@ -1,0 +1,120 @@
+"""The headroom to begin with: the one that would have kept the budget on the days before.
+
+A fleet of fluid servers is led through the past by a constant headroom: up after the lead, down at once, held, whole
+servers. What arrives beyond what they serve waits in a queue, and misses once the queue is longer than a request may
+wait: an overload that passes within seconds is no miss. So a run need not spend its first days on finding out.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from controller.history import Series
+from controller.mpc.headroom import START
+from controller.mpc.held import LEADS_HELD
+from controller.mpc.lead_peak import LeadPeakFit, LeadPeaks
+from controller.mpc.leads import patience_s, saturation_of_cheapest, theta_of_cheapest
+from controller.mpc.outlook import ModelPast
+from controller.mpc.tail import LEAST, MOST
+from controller.types import FleetLimits
+
+_LEAST_STEPS_BEFORE = 200
+_SERVER_SIZES = (0.9, 0.95, 1.0, 1.05, 1.1)
+"""Rehearsed with servers of several sizes: a demand that whole servers happened to fit would teach to plan for less."""
+_PRECISION = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What the past is replayed with.
+
+    `values`: tokens/s of one model by step. `theta_tokens_per_s`: what a server is planned to take; queueing, it serves
+    `saturation` (1 or more) times that. A request may queue for `patience_steps`; with 0 a step above capacity misses
+    as a whole, and the next begins anew. `least_servers` there are whatever is needed.
+    """
+
+    values: Series
+    theta_tokens_per_s: float
+    saturation: float
+    patience_steps: float
+    least_servers: int
+    lead_steps: int
+    hold_steps: int
+
+
+def first_headroom(
+    past: ModelPast, peaks: LeadPeaks, limits: FleetLimits, model: str, lead_s: float, budget: float
+) -> float:
+    """What the past of `model` says to begin with; START where it is too short for a fit."""
+    window = past.window_steps(lead_s)
+    fit = peaks.fit(past.values, past.last_step, window)
+    theta = theta_of_cheapest(limits, model)
+    if fit is None or theta <= 0:
+        return START
+    given = Rehearsal(
+        values=past.values,
+        theta_tokens_per_s=theta,
+        saturation=saturation_of_cheapest(limits, model),
+        patience_steps=patience_s(limits, model) / past.step_s,
+        least_servers=limits.min_servers * len({p.region for p in limits.placements() if p.model == model}),
+        lead_steps=window - 1,
+        hold_steps=max(1, round(LEADS_HELD * (window - 1))),
+    )
+    return rehearsed(fit, given, budget, peaks.fit_steps)
+
+
+def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> float:
+    """The least headroom at which at most `budget` (0..1) of the last `steps` of the past would have missed, by their
+    demand; MOST where there is none, START where the past is too short to tell.
+    """
+    first = max(len(given.values) - steps, fit.season_steps // 4, _LEAST_STEPS_BEFORE)
+    came = given.values[first:]
+    if not came.sum() > 0:
+        return START
+    log_peaks, sizes = (column[: len(came)] for column in fit.expected(given.values, first))
+
+    variants = [replace(given, theta_tokens_per_s=size * given.theta_tokens_per_s) for size in _SERVER_SIZES]
+    allowed = budget * float(came.sum()) * len(variants)
+
+    def overspends(headroom: float) -> bool:
+        levels, _ = fit.planned(log_peaks, sizes, headroom, budget)
+        missed = [came @ missed_shares(came, ready_tokens_per_s(levels, each), each) for each in variants]
+        return float(sum(missed)) > allowed
+
+    if not overspends(LEAST):
+        return LEAST
+    low, high = LEAST, MOST
+    while high - low > _PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if overspends(middle) else (low, middle)
+    return high
+
+
+def ready_tokens_per_s(levels: Series, given: Rehearsal) -> Series:
+    """What the READY servers serve in each step when `levels`, tokens/s, are planned for, one at each step."""
+    held = _trailing(levels, given.hold_steps + 1).max(axis=1)
+    active = np.maximum(given.least_servers, np.ceil(held / given.theta_tokens_per_s - 1e-6))
+    ready = _trailing(active, given.lead_steps + 1).min(axis=1)
+    return np.asarray(ready * given.theta_tokens_per_s * given.saturation)
+
+
+def missed_shares(came: Series, ready: Series, given: Rehearsal) -> Series:
+    """The share (0..1) of each step's demand that waits for longer than it may. `came` and `ready` in tokens/s.
+
+    The queue follows Lindley's recursion; within a step the wait goes evenly from what it was to what it becomes.
+    """
+    if given.patience_steps <= 0:
+        return np.asarray(came > ready * (1 + 1e-9), dtype=np.float64)
+    surplus = np.concatenate([[0.0], np.cumsum(came - ready)])
+    queue = surplus - np.minimum.accumulate(surplus)
+    serving = np.maximum(ready, 1e-9)
+    before, after = queue[:-1] / serving, queue[1:] / serving
+    shortest, longest = np.minimum(before, after), np.maximum(before, after)
+    width = np.maximum(longest - shortest, 1e-9)
+    return np.asarray(np.clip((longest - given.patience_steps) / width, 0.0, 1.0))
+
+
+def _trailing(values: Series, width: int) -> Series:
+    """Windows of the last `width` values, shape (steps, width); the first value stands for those before it."""
+    padded = np.concatenate([np.full(width - 1, values[0]), values])
+    return np.lib.stride_tricks.sliding_window_view(padded, width)

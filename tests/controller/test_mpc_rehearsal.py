@@ -1,0 +1,113 @@
+"""The headroom that mpc begins with: what the days before would have needed, no more."""
+
+import numpy as np
+import pytest
+
+from controller.mpc.lead_peak import LeadPeaks
+from controller.mpc.outlook import ModelPast, outlook
+from controller.mpc.rehearsal import Rehearsal, first_headroom, missed_shares
+from controller.mpc.short_history import recent_peak
+from controller.mpc.tail import LEAST, MOST
+from controller.types import Capacity, FleetLimits
+
+PEAKS = LeadPeaks(season_steps=1440, refit_steps=60, fit_steps=7 * 1440)
+LEAD_S = 300.0
+
+
+def days(count: int = 3, *, level: float = 5000.0, swing: float = 0.4, noise: float = 0.08, seed: int = 4) -> ModelPast:
+    minutes = np.arange(1440 * count)
+    chance = np.random.default_rng(seed)
+    shape = 1 + swing * np.sin(2 * np.pi * minutes / 1440)
+    values = level * shape * np.exp(noise * chance.standard_normal(len(minutes)))
+    return ModelPast(values=values, step_s=60.0, last_step=0)
+
+
+def fleet(*, theta: float = 1000.0, saturated: float | None = None, patience_s: float = 0.0) -> FleetLimits:
+    capacity = Capacity(
+        theta_tokens_per_s=theta,
+        gpus=1.0,
+        start_s=LEAD_S,
+        saturated_tokens_per_s=saturated,
+        patience_s=patience_s,
+    )
+    return FleetLimits(
+        models=("llama",),
+        regions=("west",),
+        capacity={("llama", "h100"): capacity},
+        quota_gpus={("west", "h100"): 99.0},
+    )
+
+
+def begun(past: ModelPast, limits: FleetLimits, budget: float = 0.01) -> float:
+    return first_headroom(past, PEAKS, limits, "llama", LEAD_S, budget)
+
+
+def test_a_larger_budget_begins_with_less_headroom():
+    past, limits = days(), fleet()
+    headrooms = [begun(past, limits, budget) for budget in (0.002, 0.01, 0.05, 0.2)]
+    assert headrooms == sorted(headrooms, reverse=True)
+    assert LEAST <= headrooms[-1] < headrooms[0] - 0.5 <= MOST
+
+
+def test_where_requests_may_queue_less_headroom_is_needed():
+    past = days()
+    at_once = begun(past, fleet())
+    patient = begun(past, fleet(saturated=1100.0, patience_s=10.0))
+    more_patient = begun(past, fleet(saturated=1100.0, patience_s=60.0))
+    assert at_once - 1.0 > patient >= more_patient
+
+
+def test_a_demand_that_whole_servers_happen_to_fit_teaches_nobody_to_plan_for_less():
+    """Five servers take all of it. Planning for a little over four would come out as five as well, today."""
+    past = days(swing=0.0, noise=0.0)
+    seen = outlook(past, PEAKS, LEAD_S, begun(past, fleet()), 0.01)
+    assert seen.needed_tokens_per_s > 0.9 * 5000.0
+
+
+def test_no_past_no_opinion():
+    short = ModelPast(values=np.full(30, 5000.0), step_s=60.0, last_step=0)
+    assert begun(short, fleet()) == begun(ModelPast(values=np.zeros(0), step_s=60.0, last_step=0), fleet())
+
+
+def queueing(patience_steps: float) -> Rehearsal:
+    return Rehearsal(
+        values=np.zeros(0),
+        theta_tokens_per_s=100.0,
+        saturation=1.0,
+        patience_steps=patience_steps,
+        least_servers=0,
+        lead_steps=1,
+        hold_steps=1,
+    )
+
+
+def test_an_overload_that_passes_within_the_patience_of_requests_is_no_miss():
+    came, ready = np.array([100.0, 140.0, 60.0, 100.0]), np.full(4, 100.0)
+    assert missed_shares(came, ready, queueing(0.5)).tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_what_waits_for_longer_than_it_may_has_missed_also_after_the_overload():
+    """The wait grows from 0 to 0.6 steps, and falls back to 0: in a sixth of both it is more than half a step."""
+    came, ready = np.array([100.0, 160.0, 40.0, 100.0]), np.full(4, 100.0)
+    assert missed_shares(came, ready, queueing(0.5)) == pytest.approx([0.0, 1 / 6, 1 / 6, 0.0])
+
+
+def test_without_patience_a_step_above_capacity_misses_as_a_whole_and_the_next_begins_anew():
+    came, ready = np.array([100.0, 101.0, 100.0]), np.full(3, 100.0)
+    assert missed_shares(came, ready, queueing(0.0)).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_below_every_quantile_each_unit_of_headroom_takes_a_tenth_off_the_plan():
+    needed = [outlook(days(), PEAKS, LEAD_S, headroom, 0.01).needed_tokens_per_s for headroom in (-0.9, -1.9)]
+    assert needed[1] / needed[0] == pytest.approx(np.exp(-0.1))
+
+
+def test_a_short_history_is_planned_for_by_its_level_and_by_how_much_it_changes():
+    calm = np.full(15, 1000.0)
+    rough = calm * np.where(np.arange(15) % 2, 1.2, 0.8)
+    planned, level = recent_peak(calm, 3.0)
+    assert level == 1000.0 and 1000.0 < planned < 1250.0
+    assert recent_peak(rough, 3.0)[0] > 1.2 * planned
+    assert recent_peak(calm, 1.0)[0] < planned
+    assert recent_peak(calm, np.log(2))[0] == pytest.approx(level), "its median"
+    assert recent_peak(np.zeros(15), 3.0) == recent_peak(np.zeros(0), 3.0) == (0.0, 0.0)
