@@ -122,4 +122,4 @@ def theta_tokens_per_s(
 def ttft_p95_s(state: SteadyState, lengths: Lengths) -> float:
     """p95 of the time to the first token: exact for exponential prompts in M/M/1, and for constant ones alone."""
     own_spread = 1 + (P95_OF_EXPONENTIAL - 1) * lengths.prompt_cv
-    return P95_OF_EXPONENTIAL * state.wait_mean_s + own_spread * state.own_prefill_s
+    return P95_OF_EXPONENTIAL * state.wait_mean_s + own_spread * state.own_prefill_s + state.crowd_overhead_s

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from profiler.crowded_requests import CrowdedRequests
 from profiler.gpu_meter import NvmlMeter
 from profiler.iterations import Iterations
 from profiler.journal import Journal
@@ -160,6 +161,9 @@ async def measure_server(
     ) as session:
         iterations, loads = Iterations(session), Loads(session, meter)
         fit = await iterations.measure()
+        crowded = await CrowdedRequests(
+            session, fit.step_time, async_scheduling=subject.engine.async_scheduling
+        ).measure()
         closed = await loads.closed_loops(fit.step_time)
         theta = await loads.theta(closed)
         power = await loads.power(closed, fit.step_time)
@@ -175,6 +179,7 @@ async def measure_server(
             kv_cache=facts.kv_cache,
             step_time=fit.step_time,
             request_overhead_s=fit.request_overhead_s,
+            crowded_requests=crowded,
             domain=fit.domain,
             fit=fit.quality,
             power=power,

@@ -44,7 +44,8 @@ class MeasurementPlan:
 # Parts of the time that is left for measuring when the server is READY, by when each phase must have ended.
 UNTIL_WARM = 0.1
 UNTIL_GRID = 0.45
-UNTIL_REFINED = 0.6
-UNTIL_HELD_OUT = 0.68
-UNTIL_LOADS = 0.8
+UNTIL_REFINED = 0.58
+UNTIL_HELD_OUT = 0.65
+UNTIL_CROWDED = 0.72
+UNTIL_LOADS = 0.82
 UNTIL_THETA = 0.94

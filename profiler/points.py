@@ -11,6 +11,10 @@ DECODE_STEPS = 32
 MIXED_PROMPTS = 3
 # Iterations that pass between two prompts of a mixed point: an answer's way to the client, and the next prompt's back.
 _BETWEEN_PROMPTS = 12
+# Requests of a crowd, the tokens of their prompts, and iterations from one to the next.
+CROWD_REQUESTS = 12
+CROWD_TOKENS = 16
+_BETWEEN_CROWDED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +138,26 @@ class MixedPoint:
 
     def prefill_tokens(self) -> int:
         return self.decode_seqs * self.context_tokens + MIXED_PROMPTS * self.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdPoint:
+    """Short requests sent one after the other while `decode_seqs` sequences decode: what they wait for besides."""
+
+    decode_seqs: int
+    context_tokens: int = CROWD_TOKENS
+
+    def __str__(self) -> str:
+        return f"crowd of {self.decode_seqs}"
+
+    def output_tokens(self) -> int:
+        """Enough that all sequences decode while the requests pass, though they start one after the other."""
+        return CROWD_REQUESTS * _BETWEEN_CROWDED + self.decode_seqs
+
+    def fits(self, limits: ServerLimits) -> bool:
+        """Whether there is room for one more beside the sequences, all at their longest."""
+        each = self.context_tokens + self.output_tokens()
+        return self.decode_seqs >= 1 and limits.hold(self.decode_seqs + 1, each)
 
 
 def _whole_chunks(prompt_tokens: int, chunk_tokens: int) -> int:

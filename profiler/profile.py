@@ -10,9 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ValidationError
 
 from profiler.profile_parts import (
+    CrowdedRequest,
     Domain,
     EngineArgs,
     FileName,
@@ -48,9 +50,10 @@ class OutsideDomainError(ValueError):
 class ServerProfile(Part):
     """One server: its capacity, its speed, its life, and where each number comes from.
 
-    `request_overhead_s` is what a request costs outside of iterations (HTTP, tokenisation, streaming). `domain` None
-    means that the model of step times holds by construction (a roofline) and not by measurement. `samples` (rows of
-    StepSample) and `requests` (one row per request under load) lie beside the file: see `profiler.raw_samples`.
+    `request_overhead_s` is what a request to an idle server costs outside of iterations (HTTP, tokenisation,
+    streaming), `crowded_requests` what it costs among others. `domain` None means that the model of step times holds by
+    construction (a roofline) and not by measurement. `samples` (rows of StepSample) and `requests` (one row per request
+    under load) lie beside the file: see `profiler.raw_samples`.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -62,6 +65,7 @@ class ServerProfile(Part):
     kv_cache: KvCache
     step_time: StepTimeModel
     request_overhead_s: NotNegative | None = None
+    crowded_requests: tuple[CrowdedRequest, ...] = ()
     domain: Domain | None = None
     fit: FitQuality | None = None
     lifecycle: Lifecycle = Lifecycle()
@@ -96,6 +100,19 @@ class ServerProfile(Part):
                     f"profile {self.name} was asked about {axis}={value:g} and was measured up to {largest:g}; "
                     "measure further, or ask for extrapolation by name"
                 )
+
+    def request_overhead_among_s(self, running: float) -> float:
+        """What a request costs outside of iterations, `running` sequences being there; 0 where nothing was measured.
+
+        Between the crowds that were measured it grows evenly; beyond the largest it is that one's. Among more it is
+        never less than among fewer.
+        """
+        idle_s = self.request_overhead_s or 0.0
+        if not self.crowded_requests:
+            return idle_s
+        crowds = sorted(self.crowded_requests, key=lambda crowd: crowd.decode_seqs)
+        costs_s = np.maximum.accumulate([idle_s, *(crowd.overhead_s for crowd in crowds)])
+        return float(np.interp(running, [0, *(crowd.decode_seqs for crowd in crowds)], costs_s))
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON, a line per load point so that two files can be compared by eye."""

@@ -8,6 +8,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Range = tuple[NotNegative, NotNegative]
+_ASYNC_SCHEDULING = ("--async-scheduling", "--no-async-scheduling")
 
 
 def as_file_name(name: str) -> str:
@@ -57,6 +58,12 @@ class EngineArgs(Part):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     kv_cache_memory_bytes: Count | None = None
     extra_args: tuple[str, ...] = ()
+
+    @property
+    def async_scheduling(self) -> bool:
+        """Whether an iteration is put together while the one before it runs: unless `extra_args` turn it off."""
+        told = [argument for argument in self.extra_args if argument in _ASYNC_SCHEDULING]
+        return not told or told[-1] == _ASYNC_SCHEDULING[0]
 
 
 class KvCache(Part):
@@ -117,6 +124,17 @@ class StepSample(Part):
     steps: Count
     observed_s: Positive
     held_out: bool = False
+
+
+class CrowdedRequest(Part):
+    """What requests cost outside of iterations, sent while `decode_seqs` sequences decoded: a mean of `n` of them.
+
+    Below 0 where noise is larger than the cost.
+    """
+
+    decode_seqs: Count
+    overhead_s: Annotated[float, Field(allow_inf_nan=False)]
+    n: Count
 
 
 class Domain(Part):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from profiler.points import MIXED_PROMPTS, DecodePoint, MixedPoint, PrefillPoint, ServerLimits, StepPoint
+from profiler.points import MIXED_PROMPTS, CrowdPoint, DecodePoint, MixedPoint, PrefillPoint, ServerLimits, StepPoint
 from profiler.profile_parts import StepSample
 from profiler.random_prompts import RandomPrompts
 from profiler.step_time import prefill_pairs
@@ -81,15 +81,15 @@ async def _decode(
 async def _together(target: Target, prompts: RandomPrompts, point: DecodePoint, output_tokens: int) -> Array:
     """Token times, sequences x tokens, of requests sent at the same moment."""
     async with asyncio.TaskGroup() as group:
-        tasks = _decoding(group, target, prompts, point, output_tokens)
+        tasks = decoding(group, target, prompts, point, output_tokens)
     return np.array([whole(task.result(), output_tokens) for task in tasks])
 
 
-def _decoding(
+def decoding(
     group: asyncio.TaskGroup,
     target: Target,
     prompts: RandomPrompts,
-    point: DecodePoint | MixedPoint,
+    point: DecodePoint | MixedPoint | CrowdPoint,
     output_tokens: int,
 ) -> list[asyncio.Task[TokenStream]]:
     """The decoding sequences of a point, sent now; their prompts are the same at every repeat."""
@@ -143,7 +143,7 @@ async def _mixed(
 ) -> StepSample:
     output_tokens = point.output_tokens(limits)
     async with asyncio.TaskGroup() as group:
-        tasks = _decoding(group, target, prompts, point, output_tokens)
+        tasks = decoding(group, target, prompts, point, output_tokens)
         # Served in turn: when this one has its token, those sent before it decode.
         await target.complete(prompts.fresh(_PROBE_TOKENS), 1, request_id=prompts.request_id())
         lengths = [prompts.about(point.prompt_tokens, point.longest_alike(limits)) for _ in range(MIXED_PROMPTS)]

@@ -46,7 +46,10 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteadyState:
-    """`busy` is the utilisation of the server, 0..1; `decode_*` the decoding sequences alone; others add prefill."""
+    """`busy` is the utilisation of the server, 0..1; `decode_*` the decoding sequences alone; others add prefill.
+
+    `own_prefill_s` holds the request's overhead on an idle server, `crowd_overhead_s` what the others add to that.
+    """
 
     tau_s: float
     busy: float
@@ -56,10 +59,11 @@ class SteadyState:
     kv_tokens: float
     wait_mean_s: float
     own_prefill_s: float
+    crowd_overhead_s: float
 
     @property
     def ttft_mean_s(self) -> float:
-        return self.wait_mean_s + self.own_prefill_s
+        return self.wait_mean_s + self.own_prefill_s + self.crowd_overhead_s
 
 
 def longest_iteration_s(profile: ServerProfile, lengths: Lengths, requests_per_s: float) -> tuple[float, Unsettled]:
@@ -168,4 +172,5 @@ def steady_state(
         kv_tokens=decode_kv_tokens + prefilling * lengths.prompt_tokens,
         wait_mean_s=queue_s + 0.5 * idle * tau_s + 0.5 * busy * shared_s,
         own_prefill_s=own_s,
+        crowd_overhead_s=profile.request_overhead_among_s(decode_seqs) - profile.request_overhead_among_s(0),
     )

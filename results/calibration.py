@@ -125,6 +125,7 @@ class ProfileFacts(Part):
     kind: str
     date: str | None
     request_overhead_s: float | None
+    request_overhead_at_most_s: float | None = None
     fit_error: float | None
     held_out_error: float | None
     noise: float | None

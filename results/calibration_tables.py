@@ -237,7 +237,7 @@ def profiles_table(calibration: CalibrationRecord) -> TextTable:
         title="Profiles",
         columns=(
             *("", "profile", "kind", "of"),
-            *("request overhead", "error of its fit", "held out", "noise of its points"),
+            *("request overhead", "among most others", "error of its fit", "held out", "noise of its points"),
         ),
         rows=tuple(
             (
@@ -245,7 +245,10 @@ def profiles_table(calibration: CalibrationRecord) -> TextTable:
                 each.name,
                 each.kind,
                 each.date or "",
-                NOT_MEASURED if each.request_overhead_s is None else duration(each.request_overhead_s),
+                *(
+                    NOT_MEASURED if one is None else duration(one)
+                    for one in (each.request_overhead_s, each.request_overhead_at_most_s)
+                ),
                 *(
                     NOT_MEASURED if one is None else percent(one)
                     for one in (each.fit_error, each.held_out_error, each.noise)

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from profiler.point_medians import PointMedians, point_medians
 from profiler.profile import ServerProfile
 from profiler.profile_parts import StepSample
+from results.crowd_figure import crowd_drawing
 from results.drawing import Drawing, Mark
 from results.figures import INK, PALETTE
 from results.gap_map import gap_map_drawing
@@ -36,6 +37,8 @@ def profile_drawings(profile: ServerProfile, samples: Sequence[StepSample] = ())
     ]
     if len(fitted) + len(held_out):
         drawings.append(_residuals(profile, fitted, held_out))
+    if profile.crowded_requests:
+        drawings.append(crowd_drawing(profile))
     return (*drawings, *_under_load({profile.name: profile}))
 
 

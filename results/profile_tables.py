@@ -32,6 +32,7 @@ def profile_tables(profile: ServerProfile) -> tuple[TextTable, ...]:
         _lifecycle(profile),
         _memory(profile),
         _step_time(profile),
+        *_crowded_requests(profile),
         _fit(profile),
         _domain(profile),
         *_predictions(profile),
@@ -172,6 +173,27 @@ def _step_time(profile: ServerProfile) -> TextTable:
         notes=(
             "New tokens: those of prompts, and one of each decoding sequence."
             + (" Each slope comes on top of those before it." if len(step.slopes) > 1 else ""),
+        ),
+    )
+
+
+def _crowded_requests(profile: ServerProfile) -> tuple[TextTable, ...]:
+    """What a request costs outside of iterations among others; nothing where that was not measured."""
+    if not profile.crowded_requests:
+        return ()
+    return (
+        TextTable(
+            title="A request among others",
+            columns=("sequences that decode", "costs", "requests"),
+            rows=tuple(
+                (
+                    count(point.decode_seqs),
+                    duration(point.overhead_s),
+                    count(point.n),
+                )
+                for point in profile.crowded_requests
+            ),
+            lead="What its first token waits for besides iterations.",
         ),
     )
 

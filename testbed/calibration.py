@@ -106,6 +106,9 @@ def _profiles(cases: Sequence[Case]) -> tuple[ProfileFacts, ...]:
             kind=profile.kind,
             date=profile.provenance.date,
             request_overhead_s=profile.request_overhead_s,
+            request_overhead_at_most_s=(
+                profile.request_overhead_among_s(profile.engine.max_num_seqs) if profile.crowded_requests else None
+            ),
             fit_error=profile.fit.residuals.mape if profile.fit else None,
             held_out_error=profile.fit.held_out.mape if profile.fit and profile.fit.held_out else None,
             noise=profile.fit.noise if profile.fit else None,

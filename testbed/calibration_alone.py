@@ -60,7 +60,7 @@ class ServersAlone:
             self._variant(
                 "no request overhead",
                 "without what the profile measured for HTTP, tokenisation and streaming",
-                self.replay(lambda profile: profile.model_copy(update={"request_overhead_s": None})),
+                self.replay(_without_request_overhead),
             ),
             self._variant(
                 f"step times x {scale:.3f}",
@@ -100,6 +100,10 @@ class ServersAlone:
 
     def _errors(self, pairs: Pairs) -> dict[str, float | None]:
         return {one.name: one.error for one in request_measures(pairs.real, pairs.emulated)}
+
+
+def _without_request_overhead(profile: ServerProfile) -> ServerProfile:
+    return profile.model_copy(update={"request_overhead_s": None, "crowded_requests": ()})
 
 
 def with_step_times(profile: ServerProfile, scale: float) -> ServerProfile:

@@ -48,7 +48,7 @@ def _job(scenario: Scenario, name: str, gpu_type: str, load: OfferedLoad, minute
             max_num_batched_tokens=model.max_num_batched_tokens,
             gpu_memory_utilization=vllm.gpu_memory_utilization,
             kv_cache_memory_bytes=vllm.kv_cache_memory_bytes,
-            extra_args=vllm.extra_args,
+            extra_args=(*vllm.extra_args, *(("--no-async-scheduling",) if vllm.async_scheduling is False else ())),
         ),
         weights="dummy" if vllm.load_format == "dummy" else found.weights_possible[0],
         plan=MeasurementPlan(

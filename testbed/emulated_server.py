@@ -42,10 +42,11 @@ class EmulatedServer:
     """Continuous batching whose iteration time comes from a `ServerProfile`.
 
     It takes `start_s` to start, `stop_s` to stop, `sleep_s` to fall asleep and `wake_s` to wake up. A request reaches
-    the engine the profile's `request_overhead_s` after it was sent; one of `stream` at once: its client has overheads
-    of its own. With `step_by_step` every iteration is an event of its own, which `stream` needs; without it runs of
-    decode iterations are one event. One that hangs dies of it after `health_timeout_s`: whoever asks for its health
-    would have noticed by then. The engine knows the server's own time, which is the run's unless a fault slows it down.
+    the engine after the profile's `request_overhead_among_s` of the sequences that run when it is sent; one of `stream`
+    at once: its client has overheads of its own. With `step_by_step` every
+    iteration is an event of its own, which `stream` needs; without it runs of decode iterations are one event. One that
+    hangs dies of it after `health_timeout_s`: whoever asks for its health would have noticed by then. The engine knows
+    the server's own time, which is the run's unless a fault slows it down.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class EmulatedServer:
             noise=noise,
             async_scheduling=spec.async_scheduling is not False,  # vLLM's default is on
         )
-        self._request_overhead_s = profile.request_overhead_s or 0.0
+        # By the sequences that run; only the idle server's where no others were measured.
+        crowds = range(spec.max_num_seqs + 1 if profile.crowded_requests else 1)
+        self._request_overheads_s = [profile.request_overhead_among_s(running) for running in crowds]
         # vLLM's default is on, and only traces that number their prefixes notice.
         caches = spec.enable_prefix_caching is not False
         self._prefix_cache = PrefixCache(self._limits.kv_tokens, self._limits.block_size) if caches else None
@@ -123,7 +126,12 @@ class EmulatedServer:
         """See `testbed.server.Server`; what is broken off frees its blocks at once."""
         now_s = self._clock.now_s()
         answer = Answer(request, now_s, ended, priority or 0)
-        refusal = self._submit(answer, now_s, self._request_overhead_s)
+        overheads_s = self._request_overheads_s
+        overhead_s = overheads_s[0]
+        if len(overheads_s) > 1:
+            self._engine.catch_up(self._own_s(now_s))
+            overhead_s = overheads_s[self._engine.num_requests_running]
+        refusal = self._submit(answer, now_s, overhead_s)
         if refusal:
             # Whoever asks has its hands free before it hears of the end.
             completion = self._ended_early(request, now_s, Outcome.REJECTED, refusal)

@@ -23,17 +23,27 @@ class EmulatedAnswer:
 
 
 class EmulatedTarget:
-    """Satisfies `profiler.target.Target`. Every token is on its way for `request_overhead_s`.
+    """Satisfies `profiler.target.Target`. Every token is on its way for `request_overhead_s`, and every request for
+    `request_overhead_per_sequence_s` times the sequences that run when it is sent.
 
     Must be made inside a running loop; `start` makes it READY.
     """
 
-    def __init__(self, profile: ServerProfile, limits: ServerLimits, request_overhead_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        profile: ServerProfile,
+        limits: ServerLimits,
+        request_overhead_s: float = 0.0,
+        request_overhead_per_sequence_s: float = 0.0,
+        *,
+        async_scheduling: bool = True,
+    ) -> None:
         blocks = limits.kv_tokens // profile.kv_cache.block_size
         size = profile.kv_cache.block_size
         kv_cache = KvCache(num_gpu_blocks=blocks, block_size=size, max_tokens=blocks * size)
         self.clock = RunClock()
         self._request_overhead_s = request_overhead_s
+        self._request_overhead_per_sequence_s = request_overhead_per_sequence_s
         self._requests = 0
         self._server = EmulatedServer(
             ServerSpec(
@@ -44,6 +54,7 @@ class EmulatedTarget:
                 max_model_len=limits.max_model_len,
                 max_num_seqs=limits.max_num_seqs,
                 max_num_batched_tokens=limits.max_num_batched_tokens,
+                async_scheduling=async_scheduling,
             ),
             "emulated",
             profile=profile.model_copy(update={"kv_cache": kv_cache}),
@@ -78,6 +89,9 @@ class EmulatedTarget:
             output_tokens=max_tokens,
         )
         answer = EmulatedAnswer(sent_s, ())
+        if self._request_overhead_per_sequence_s:
+            running = (await self._server.load()).num_requests_running
+            await asyncio.sleep(self._request_overhead_per_sequence_s * running)
         times: list[float] = []
         try:
             async for new in self._server.stream(request, priority or 0):

@@ -1,5 +1,6 @@
 """A run's record of its servers and pools, read at regular times while it goes on."""
 
+import asyncio
 from collections.abc import Callable
 
 from controller.types import Observation
@@ -32,10 +33,12 @@ async def record_gauges(
 
 
 async def _servers(fleet: ServerFleet, recorder: RunRecorder, listener: Listener | None) -> None:
-    for member in fleet.members:
-        if member.server.state is not ServerState.READY:
-            continue
-        load = await member.server.load()
+    ready = [member for member in fleet.members if member.server.state is ServerState.READY]
+    # All at once: a server that hangs takes seconds to say nothing.
+    async with asyncio.TaskGroup() as tasks:
+        readings = [(member, tasks.create_task(member.server.load())) for member in ready]
+    for member, reading in readings:
+        load = reading.result()
         recorder.gauge(
             at_s=load.at_s,
             server_id=member.server.server_id,

@@ -54,6 +54,9 @@ def _rows(profile: ServerProfile, settings: ExportSettings) -> Iterator[Row]:
     yield {"quantity": "kv_cache_max_tokens", "value": profile.kv_cache.max_tokens, "unit": "tokens"}
     yield {"quantity": "kv_cache_blocks", "value": profile.kv_cache.num_gpu_blocks, "unit": "blocks"}
     yield {"quantity": "request_overhead", "value": profile.request_overhead_s, "unit": "s"}
+    for crowd in profile.crowded_requests:
+        of = {"decode_seqs": crowd.decode_seqs, "n": crowd.n}
+        yield {"quantity": "request_overhead", **of, "value": crowd.overhead_s, "unit": "s"}
     for name in ("cold_start", "warm_start", "drain", "stop"):
         yield {"quantity": name, "value": getattr(profile.lifecycle, f"{name}_s"), "unit": "s"}
     for level in profile.lifecycle.sleep:

@@ -38,9 +38,9 @@ LIMITS = ServerLimits(max_num_seqs=64, max_num_batched_tokens=2048, max_model_le
 class WatchedTarget(EmulatedTarget):
     """Keeps every prompt; one of more than `broken_over_tokens` is not answered."""
 
-    def __init__(self, step_time: Any, broken_over_tokens: int) -> None:
+    def __init__(self, step_time: Any, broken_over_tokens: int, **given: Any) -> None:
         profile = analytical_profile(LLAMA_3_1_8B, H100, 1).model_copy(update={"step_time": step_time})
-        super().__init__(profile, LIMITS, REQUEST_OVERHEAD_S)
+        super().__init__(profile, LIMITS, REQUEST_OVERHEAD_S, **given)
         self.prompts: list[tuple[int, ...]] = []
         self._broken_over_tokens = broken_over_tokens
 
@@ -80,7 +80,10 @@ def request_overhead_s() -> float:
 
 @pytest.fixture
 def on_emulated(tmp_path: Path) -> Callable[..., Any]:
-    """Run `work(target, session)` against an emulated server in virtual time, with a journal in `tmp_path`."""
+    """Run `work(target, session)` against an emulated server in virtual time, with a journal in `tmp_path`.
+
+    What is given beside goes to the target.
+    """
 
     def run(
         work: Callable[[WatchedTarget, Session], Awaitable[Any]],
@@ -89,9 +92,10 @@ def on_emulated(tmp_path: Path) -> Callable[..., Any]:
         step_time: Any = TRUTH,
         journal: str = "journal",
         broken_over_tokens: int = 10**9,
+        **given: Any,
     ) -> Any:
         async def main() -> Any:
-            target = WatchedTarget(step_time, broken_over_tokens)
+            target = WatchedTarget(step_time, broken_over_tokens, **given)
             await target.start()
             kept = Journal(tmp_path / journal, {"server": "emulated"})
             with kept.writing():

@@ -8,7 +8,8 @@ from profiler.capacity import Theta, theta_tokens_per_s
 from profiler.gpu_types import A100_80GB, H100
 from profiler.model_shapes import BLOOM_176B, LLAMA_2_70B, LLAMA_3_1_8B
 from profiler.profile import ServerProfile
-from profiler.profile_parts import Domain
+from profiler.profile_parts import CrowdedRequest, Domain
+from profiler.steady_state import Lengths, largest_rate, steady_state
 
 SMALL = analytical_profile(LLAMA_3_1_8B, H100, 1)
 LARGE = analytical_profile(LLAMA_2_70B, H100, 4)
@@ -54,6 +55,20 @@ def test_a_simulated_server_meets_its_slo_at_theta_and_misses_it_well_beyond(
     assert theta.binds == "ttft"
     assert 0.6 < p95_ttft_s(profile, 0.9 * theta.requests_per_s, prompt, 40, 8000) < 1.0
     assert p95_ttft_s(profile, 1.2 * theta.requests_per_s, prompt, 40, 8000) > 1.0
+
+
+def test_overhead_that_grows_with_the_sequences_takes_its_time_of_the_slo() -> None:
+    most = CrowdedRequest(decode_seqs=256, overhead_s=256 * 2e-3, n=30)
+    crowded = SMALL.model_copy(update={"crowded_requests": (most,)})
+    free, bound = (theta_tokens_per_s(profile, 1000, 200, 0.5) for profile in (SMALL, crowded))
+    assert (bound.binds, bound.requests_per_s < free.requests_per_s) == ("ttft", True)
+    same_rate = steady_state(
+        SMALL,
+        lengths := Lengths(prompt_tokens=1000, output_tokens=200, prompt_cv=1.0, output_cv=1.0),
+        bound.requests_per_s,
+        largest_rate(SMALL, lengths)[0],
+    )
+    assert bound.ttft_mean_s == pytest.approx(same_rate.ttft_mean_s + 2e-3 * same_rate.decode_seqs)
 
 
 def test_theta_counts_prompt_and_output_tokens() -> None:

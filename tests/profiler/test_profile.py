@@ -8,7 +8,7 @@ from profiler.analytical import analytical_profile
 from profiler.gpu_types import H100
 from profiler.model_shapes import LLAMA_3_1_8B
 from profiler.profile import OutsideDomainError, ServerProfile, bundled_profiles, load_profile
-from profiler.profile_parts import Domain
+from profiler.profile_parts import Domain, EngineArgs
 
 
 def a_profile() -> ServerProfile:
@@ -35,6 +35,30 @@ def test_what_nobody_knows_is_null_in_the_file_and_not_zero(tmp_path: Path) -> N
     assert content["lifecycle"]["drain_s"] is None
     assert content["request_overhead_s"] is None
     assert content["provenance"]["date"] is None
+
+
+def test_a_file_of_before_requests_were_measured_among_others_loads_and_adds_nothing(tmp_path: Path) -> None:
+    a_profile().model_copy(update={"request_overhead_s": 0.002}).save(tmp_path / "p.json")
+    content = json.loads((tmp_path / "p.json").read_text())
+    del content["crowded_requests"]
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    profile = load_profile(tmp_path / "p.json")
+    assert profile.crowded_requests == ()
+    assert profile.request_overhead_among_s(40) == 0.002
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), True),
+        (("--seed", "1", "--no-async-scheduling"), False),
+        (("--no-async-scheduling", "--async-scheduling"), True),
+    ],
+)
+def test_a_server_schedules_asynchronously_unless_its_arguments_say_otherwise(
+    arguments: tuple[str, ...], expected: bool
+) -> None:
+    assert EngineArgs(extra_args=arguments).async_scheduling is expected
 
 
 def test_an_unknown_name_gets_the_nearest_bundled_ones() -> None:

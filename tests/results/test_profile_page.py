@@ -8,7 +8,7 @@ import pytest
 from profiler.analytical import analytical_profile
 from profiler.gpu_types import A100_80GB, H100
 from profiler.model_shapes import LLAMA_3_1_8B
-from profiler.profile_parts import Energy, ProfiledModel, Provenance
+from profiler.profile_parts import CrowdedRequest, Energy, ProfiledModel, Provenance
 from results.drawing import Drawing, save_drawings
 from results.profile_figures import comparison_drawings, profile_drawings
 from results.profile_page import comparison_page, profile_page
@@ -40,6 +40,17 @@ def test_only_what_was_measured_is_drawn(measured_profile, metered_profile, step
     unanswered = measured_profile.points[0].model_copy(update={"ttft_s": None, "tpot_s": None, "e2e_s": None})
     assert names(profile_drawings(measured_profile.model_copy(update={"points": (unanswered,)}))) == predicted
     assert names(profile_drawings(metered_profile, step_samples)) == [*predicted, "residuals", "load", "energy"]
+
+
+def test_requests_among_others_are_drawn_where_they_were_measured(measured_profile) -> None:
+    points = (
+        CrowdedRequest(decode_seqs=8, overhead_s=9e-3, n=36),
+        CrowdedRequest(decode_seqs=63, overhead_s=0.04, n=33),
+    )
+    crowded = measured_profile.model_copy(update={"crowded_requests": points})
+    (drawing,) = [one for one in profile_drawings(crowded) if one.name == "requests-among-others"]
+    assert "33 or more" in drawing.caption
+    assert drawing.svg().count("sequences that decode") == 1
 
 
 def test_legends_tell_fitted_points_from_those_held_out_and_name_the_domain(measured_profile, step_samples) -> None:

@@ -6,7 +6,7 @@ from profiler.analytical import analytical_profile
 from profiler.gpu_types import A100_80GB, H100
 from profiler.model_shapes import LLAMA_3_1_8B
 from profiler.profile import ServerProfile
-from profiler.profile_parts import Energy, Errors, LatencySlo, MemoryHeld, Power
+from profiler.profile_parts import CrowdedRequest, Energy, Errors, LatencySlo, MemoryHeld, Power
 from results.profile_comparison import comparison_tables, profile_labels
 from results.profile_tables import profile_tables
 from results.quantities import data_size, duration, three_figures
@@ -87,6 +87,17 @@ def test_an_slo_that_an_idle_server_misses_has_no_theta_but_a_reason(measured_pr
     ]
     assert "none" in table.rows[0]
     assert "even on an idle server" in table.notes[-1]
+
+
+def test_what_a_request_costs_among_others_is_shown_where_it_was_measured(measured_profile) -> None:
+    assert "A request among others" not in [table.title for table in profile_tables(measured_profile)]
+    points = (
+        CrowdedRequest(decode_seqs=8, overhead_s=9e-3, n=36),
+        CrowdedRequest(decode_seqs=63, overhead_s=-1e-3, n=33),
+    )
+    crowded = with_update(measured_profile, crowded_requests=points)
+    rows = rows_of(profile_tables(crowded), "A request among others")
+    assert rows == {"8": ("9.00 ms", "36"), "63": ("-1.00 ms", "33")}
 
 
 def test_predictions_end_where_the_domain_ends_and_where_the_server_is_full(measured_profile) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiler.profile_parts import CrowdedRequest
 from testbed.emulated_server import EmulatedServer
 from testbed.fault import Fault, FaultKind
 from testbed.server import ServerError, ServerSpec, ServerState
@@ -247,6 +248,33 @@ def test_a_request_on_its_way_is_drained_with_the_others_and_one_that_is_given_u
 
     in_virtual_time(run())
     assert [(c.request.request_id, c.outcome) for c in ended] == [(0, Outcome.COMPLETED)]
+
+
+@pytest.mark.parametrize("step_by_step", [True, False])
+def test_a_request_is_on_its_way_the_longer_the_more_sequences_run_when_it_is_sent(
+    in_virtual_time: Any, emulated: Any, make_request: Any, slow_profile: Any, step_by_step: bool
+) -> None:
+    """Two run, and have more to do than the whole test takes."""
+
+    async def there(*crowds: CrowdedRequest) -> list[int]:
+        """How many have reached the engine 0.24, 0.26, 0.44 and 0.46 s after the third was sent."""
+        profile = slow_profile.model_copy(update={"request_overhead_s": 0.25, "crowded_requests": crowds})
+        server = emulated(start_s=0.0, profile=profile, step_by_step=step_by_step)
+        await server.start()
+        for number in (0, 1):
+            server.begin(make_request(number, tokens=400), lambda _: None)
+        await asyncio.sleep(0.5)
+        server.begin(make_request(2, tokens=400), lambda _: None)
+        found = []
+        for wait_s in (0.24, 0.02, 0.18, 0.02):
+            await asyncio.sleep(wait_s)
+            load = await server.load()
+            found.append(load.num_requests_running + load.num_requests_waiting)
+        await server.stop(0.0)
+        return found
+
+    assert in_virtual_time(there()) == [2, 3, 3, 3]
+    assert in_virtual_time(there(CrowdedRequest(decode_seqs=4, overhead_s=0.65, n=30))) == [2, 2, 2, 3]
 
 
 def fault(kind: FaultKind, factor: float = float("inf"), for_s: float | None = None) -> Fault:
