@@ -14,7 +14,7 @@ _CONTEXTS = (64, 1024)
 
 
 def first_grid(limits: ServerLimits, longest_prompt: int = LONGEST_PROMPT) -> tuple[StepPoint, ...]:
-    """A coarse geometric grid with the corners of the domain: about 25 points, fewer where the server holds less.
+    """A coarse geometric grid with the corners of the domain: about 28 points, fewer where the server holds less.
 
     Widths are CUDA graph capture sizes (vLLM captures 1, 2, 4 and multiples of 8), one of them with its successor,
     which is padded to the next: what padding costs is in the profile.
@@ -29,7 +29,10 @@ def first_grid(limits: ServerLimits, longest_prompt: int = LONGEST_PROMPT) -> tu
     found += [_fullest(n, limits, longest) for n in (1, _middle(widest), widest)]
     for prompt in (min(256, longest), min(budget // 2, longest), min(2 * budget, longest)):
         found.append(MixedPoint(prompt_tokens=prompt, decode_seqs=1, context_tokens=_SHORTEST))
-    found.append(MixedPoint(prompt_tokens=min(1024, longest), decode_seqs=_middle(widest), context_tokens=_CONTEXTS[0]))
+    # What a server under load does most: a prompt of middling length beside many. With longer prompts alone, or fewer
+    # sequences, a fit cannot tell what a prompt costs from what its request does.
+    for prompt, seqs in ((1024, _middle(widest)), (256, _middle(widest)), (64, _middle(widest)), (256, widest // 2)):
+        found.append(MixedPoint(prompt_tokens=min(prompt, longest), decode_seqs=seqs, context_tokens=_CONTEXTS[0]))
     return _unique(in_whole_chunks(point, limits) for point in found if point.fits(limits))
 
 
