@@ -91,8 +91,8 @@ class Capacity:
     tokens/s take p / prefill + o / decode servers; None where only theta is known. `sleep_s` and `wake_s`: from READY
     to sleeping and back; None where servers of the model cannot sleep. `stay_s`: how long a request may stay with a
     server within its SLO, waiting included; what arrives is served over that time. 0: within the bin that it came in.
-    `saturated_tokens_per_s`: what it serves while requests queue, None where only theta is known; `patience_s`: how
-    long a request may queue within its SLO.
+    `saturated_tokens_per_s`: what it serves within the SLO while requests queue, None where only theta is known;
+    `patience_s`: how long a request may queue, 0 where more load than theta is missed whole.
     """
 
     theta_tokens_per_s: float

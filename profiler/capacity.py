@@ -15,14 +15,16 @@ from profiler.steady_state import HALVINGS, Lengths, SteadyState, largest_rate, 
 Binding = Literal["compute", "max_num_batched_tokens", "kv_cache", "max_num_seqs", "tpot", "ttft", "domain"]
 
 P95_OF_EXPONENTIAL = math.log(20.0)
+_FILLED: tuple[Binding, ...] = ("compute", "max_num_batched_tokens", "kv_cache", "max_num_seqs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Theta:
     """What one server sustains, and what stops it from more.
 
-    `theta_tokens_per_s` counts prompt and output tokens. `saturated_tokens_per_s`: those that it serves at most, while
-    the queue only grows. `concurrency`: requests in flight, waiting ones included.
+    `theta_tokens_per_s` counts prompt and output tokens. `saturated_tokens_per_s`: what it serves while requests queue,
+    each within its SLO once it is served: more than theta only by the part of the server that theta leaves free, and
+    not where a latency stops it. `concurrency`: requests in flight, waiting ones included.
     `kv_cache_usage`: fraction 0..1 of the KV cache in use on average.
     `tpot_s` is the length of an iteration at mean load; on simulated servers sequences gather where iterations are
     long, and see 15 to 60 % more.
@@ -106,9 +108,10 @@ def theta_tokens_per_s(
         else:
             exceeds, binds = middle, stopped_by
     state = steady_state(profile, lengths, fits, most)
+    tokens_per_s = fits * (prompt_tokens_mean + output_tokens_mean)
     return Theta(
-        theta_tokens_per_s=fits * (prompt_tokens_mean + output_tokens_mean),
-        saturated_tokens_per_s=most * (prompt_tokens_mean + output_tokens_mean),
+        theta_tokens_per_s=tokens_per_s,
+        saturated_tokens_per_s=tokens_per_s / fill_max if binds in _FILLED else tokens_per_s,
         requests_per_s=fits,
         concurrency=fits * (state.ttft_mean_s + lengths.decode_steps * state.tau_s),
         binds=binds,

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from profiler.profile_parts import (
     CrowdedRequest,
@@ -77,6 +78,13 @@ class ServerProfile(Part):
     samples: RawSamples | None = None
     requests: RawSamples | None = None
 
+    @model_validator(mode="after")
+    def _crowds_grow(self) -> Self:
+        widths = [crowd.decode_seqs for crowd in self.crowded_requests]
+        if any(later <= earlier for earlier, later in pairwise(widths)):
+            raise ValueError(f"crowded_requests are of {widths} sequences; give each number once, in rising order")
+        return self
+
     def require_within_domain(
         self,
         *,
@@ -110,9 +118,8 @@ class ServerProfile(Part):
         idle_s = self.request_overhead_s or 0.0
         if not self.crowded_requests:
             return idle_s
-        crowds = sorted(self.crowded_requests, key=lambda crowd: crowd.decode_seqs)
-        costs_s = np.maximum.accumulate([idle_s, *(crowd.overhead_s for crowd in crowds)])
-        return float(np.interp(running, [0, *(crowd.decode_seqs for crowd in crowds)], costs_s))
+        costs_s = np.maximum.accumulate([idle_s, *(crowd.overhead_s for crowd in self.crowded_requests)])
+        return float(np.interp(running, [0, *(crowd.decode_seqs for crowd in self.crowded_requests)], costs_s))
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON, a line per load point so that two files can be compared by eye."""

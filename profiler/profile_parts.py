@@ -127,7 +127,8 @@ class StepSample(Part):
 
 
 class CrowdedRequest(Part):
-    """What requests cost outside of iterations, sent while `decode_seqs` sequences decoded: a mean of `n` of them.
+    """What requests cost outside of iterations, sent while `decode_seqs` sequences decoded: the mean of the
+    middle half of `n` of them.
 
     Below 0 where noise is larger than the cost.
     """

@@ -122,8 +122,8 @@ def _variants(case: CaseRecord) -> TextTable:
             for variant in case.variants
         ),
         lead="Errors with one thing changed. With step times scaled to the real median TPOT, what is left is not their "
-        "level: it is their shape over batches, scheduling, the request overhead under load, and the machine's noise, "
-        "which cannot be told apart here.",
+        "level: it is their shape over batches, scheduling, request overhead that depends on more than who runs, and "
+        "the machine's noise, which cannot be told apart here.",
         notes=tuple(f"{variant.name}: {variant.why}." for variant in case.variants),
     )
 

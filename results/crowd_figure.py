@@ -35,8 +35,8 @@ def crowd_drawing(profile: ServerProfile) -> Drawing:
     return Drawing(
         name="requests-among-others",
         title="A request among others",
-        caption=f"What the first token waits for beside iterations; means of {min(point.n for point in points)} or more"
-        " requests.",
+        caption="What the first token waits for beside iterations; means of the middle half of"
+        f" {min(point.n for point in points)} or more requests.",
         legend=(
             Mark(label="used", colour=PALETTE[0], kind="line"),
             Mark(label="measured", colour=PALETTE[0], kind="dot"),

@@ -79,14 +79,15 @@ def model_capacity(
         raise ScenarioError(f"models.{name}.profiles.{gpu_type}: {error}") from error
     theta = sustained.theta
     per_request = lengths.prompt_mean + lengths.output_mean
-    # At theta by Little's law, and as much longer as it may wait for its first token.
-    patience_s = max(0.0, (strictest.ttft_s or 0.0) - theta.ttft_mean_s)
+    longer_s = max(0.0, (strictest.ttft_s or 0.0) - theta.ttft_mean_s)
     return ModelCapacity(
         profile=profile,
         sustained=sustained,
         slo_tokens=theta.concurrency * per_request,
-        stay_s=theta.concurrency / theta.requests_per_s + patience_s,
-        patience_s=patience_s,
+        # At theta by Little's law, and as much longer as it may wait for its first token.
+        stay_s=theta.concurrency / theta.requests_per_s + longer_s,
+        # Where TPOT binds, more load is not only waited for: all who are served miss with it.
+        patience_s=0.0 if theta.binds == "tpot" else longer_s,
     )
 
 

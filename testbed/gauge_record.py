@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from controller.types import Observation
 from results.recorder import RunRecorder
 from testbed.fleet import ServerFleet
 from testbed.live_events import Listener, PoolGauge, ServerGauge
 from testbed.niw_queue import NiwQueue
-from testbed.server import ServerState
+from testbed.server import Server, ServerError, ServerLoad, ServerState
 from workloads.clock import RunClock
 
 
@@ -36,9 +37,11 @@ async def _servers(fleet: ServerFleet, recorder: RunRecorder, listener: Listener
     ready = [member for member in fleet.members if member.server.state is ServerState.READY]
     # All at once: a server that hangs takes seconds to say nothing.
     async with asyncio.TaskGroup() as tasks:
-        readings = [(member, tasks.create_task(member.server.load())) for member in ready]
+        readings = [(member, tasks.create_task(_reading(member.server))) for member in ready]
     for member, reading in readings:
         load = reading.result()
+        if load is None:
+            continue
         recorder.gauge(
             at_s=load.at_s,
             server_id=member.server.server_id,
@@ -58,6 +61,13 @@ async def _servers(fleet: ServerFleet, recorder: RunRecorder, listener: Listener
                     kv_cache_usage=load.kv_cache_usage,
                 )
             )
+
+
+async def _reading(server: Server) -> ServerLoad | None:
+    """None of one that died before it told anything."""
+    with suppress(ServerError):
+        return await server.load()
+    return None
 
 
 def _pools(seen: Observation, niw_queue: NiwQueue, recorder: RunRecorder, listener: Listener | None) -> None:

@@ -19,6 +19,8 @@ from controller.mpc.tail import LEAST, MOST
 from controller.types import FleetLimits
 
 _LEAST_STEPS_BEFORE = 200
+_MOST_STEPS = 20_000
+"""Two weeks of minutes: a grid of seconds is rehearsed over hours."""
 _SERVER_SIZES = (0.9, 0.95, 1.0, 1.05, 1.1)
 """Rehearsed with servers of several sizes: a demand that whole servers happened to fit would teach to plan for less."""
 _PRECISION = 0.05
@@ -28,9 +30,9 @@ _PRECISION = 0.05
 class Rehearsal:
     """What the past is replayed with.
 
-    `values`: tokens/s of one model by step. `theta_tokens_per_s`: what a server is planned to take; queueing, it serves
-    `saturation` (1 or more) times that. A request may queue for `patience_steps`; with 0 a step above capacity misses
-    as a whole, and the next begins anew. `least_servers` there are whatever is needed.
+    `values`: tokens/s of one model by step. `theta_tokens_per_s`: what a server is planned to take; while requests
+    queue, it serves `saturation` (1 or more) times that. A request may queue for `patience_steps`; with 0 nothing
+    queues: a step above theta misses as a whole, and the next begins anew. There are always `least_servers`.
     """
 
     values: Series
@@ -67,7 +69,7 @@ def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> 
     """The least headroom at which at most `budget` (0..1) of the last `steps` of the past would have missed, by their
     demand; MOST where there is none, START where the past is too short to tell.
     """
-    first = max(len(given.values) - steps, fit.season_steps // 4, _LEAST_STEPS_BEFORE)
+    first = max(len(given.values) - min(steps, _MOST_STEPS), fit.season_steps // 4, _LEAST_STEPS_BEFORE)
     came = given.values[first:]
     if not came.sum() > 0:
         return START
@@ -78,7 +80,8 @@ def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> 
 
     def overspends(headroom: float) -> bool:
         levels, _ = fit.planned(log_peaks, sizes, headroom, budget)
-        missed = [came @ missed_shares(came, ready_tokens_per_s(levels, each), each) for each in variants]
+        held = _trailing(levels, given.hold_steps + 1).max(axis=1)
+        missed = [came @ missed_shares(came, ready_tokens_per_s(held, each), each) for each in variants]
         return float(sum(missed)) > allowed
 
     if not overspends(LEAST):
@@ -90,12 +93,10 @@ def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> 
     return high
 
 
-def ready_tokens_per_s(levels: Series, given: Rehearsal) -> Series:
-    """What the READY servers serve in each step when `levels`, tokens/s, are planned for, one at each step."""
-    held = _trailing(levels, given.hold_steps + 1).max(axis=1)
+def ready_tokens_per_s(held: Series, given: Rehearsal) -> Series:
+    """What the READY servers take in each step by plan when `held`, tokens/s, are planned for, one at each step."""
     active = np.maximum(given.least_servers, np.ceil(held / given.theta_tokens_per_s - 1e-6))
-    ready = _trailing(active, given.lead_steps + 1).min(axis=1)
-    return np.asarray(ready * given.theta_tokens_per_s * given.saturation)
+    return np.asarray(_trailing(active, given.lead_steps + 1).min(axis=1) * given.theta_tokens_per_s)
 
 
 def missed_shares(came: Series, ready: Series, given: Rehearsal) -> Series:
@@ -105,9 +106,9 @@ def missed_shares(came: Series, ready: Series, given: Rehearsal) -> Series:
     """
     if given.patience_steps <= 0:
         return np.asarray(came > ready * (1 + 1e-9), dtype=np.float64)
-    surplus = np.concatenate([[0.0], np.cumsum(came - ready)])
+    serving = np.maximum(ready * given.saturation, 1e-9)
+    surplus = np.concatenate([[0.0], np.cumsum(came - serving)])
     queue = surplus - np.minimum.accumulate(surplus)
-    serving = np.maximum(ready, 1e-9)
     before, after = queue[:-1] / serving, queue[1:] / serving
     shortest, longest = np.minimum(before, after), np.maximum(before, after)
     width = np.maximum(longest - shortest, 1e-9)

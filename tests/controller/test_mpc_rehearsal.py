@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from controller.mpc.headroom import START
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.outlook import ModelPast, outlook
 from controller.mpc.rehearsal import Rehearsal, first_headroom, missed_shares
@@ -64,16 +65,21 @@ def test_a_demand_that_whole_servers_happen_to_fit_teaches_nobody_to_plan_for_le
     assert seen.needed_tokens_per_s > 0.9 * 5000.0
 
 
-def test_no_past_no_opinion():
-    short = ModelPast(values=np.full(30, 5000.0), step_s=60.0, last_step=0)
-    assert begun(short, fleet()) == begun(ModelPast(values=np.zeros(0), step_s=60.0, last_step=0), fleet())
+def test_servers_that_serve_more_only_while_requests_queue_do_so_for_none_that_may_not():
+    past = days()
+    assert begun(past, fleet(saturated=2000.0, patience_s=0.0)) == begun(past, fleet())
 
 
-def queueing(patience_steps: float) -> Rehearsal:
+@pytest.mark.parametrize("values", [np.full(30, 5000.0), np.zeros(0), np.zeros(3000)])
+def test_no_past_no_opinion(values):
+    assert begun(ModelPast(values=values, step_s=60.0, last_step=0), fleet()) == START
+
+
+def queueing(patience_steps: float, saturation: float = 1.0) -> Rehearsal:
     return Rehearsal(
         values=np.zeros(0),
         theta_tokens_per_s=100.0,
-        saturation=1.0,
+        saturation=saturation,
         patience_steps=patience_steps,
         least_servers=0,
         lead_steps=1,
@@ -92,9 +98,16 @@ def test_what_waits_for_longer_than_it_may_has_missed_also_after_the_overload():
     assert missed_shares(came, ready, queueing(0.5)) == pytest.approx([0.0, 1 / 6, 1 / 6, 0.0])
 
 
+def test_a_load_beyond_what_they_serve_at_all_is_missed_however_patient_requests_are():
+    came, ready = np.full(100, 150.0), np.full(100, 100.0)
+    assert missed_shares(came, ready, queueing(5.0, saturation=1.6)).sum() == 0.0
+    missed = missed_shares(came, ready, queueing(5.0, saturation=1.1))
+    assert missed[:10].sum() == 0.0 and missed[-80:].tolist() == [1.0] * 80
+
+
 def test_without_patience_a_step_above_capacity_misses_as_a_whole_and_the_next_begins_anew():
     came, ready = np.array([100.0, 101.0, 100.0]), np.full(3, 100.0)
-    assert missed_shares(came, ready, queueing(0.0)).tolist() == [0.0, 1.0, 0.0]
+    assert missed_shares(came, ready, queueing(0.0, saturation=2.0)).tolist() == [0.0, 1.0, 0.0]
 
 
 def test_below_every_quantile_each_unit_of_headroom_takes_a_tenth_off_the_plan():

@@ -71,6 +71,17 @@ def test_overhead_that_grows_with_the_sequences_takes_its_time_of_the_slo() -> N
     assert bound.ttft_mean_s == pytest.approx(same_rate.ttft_mean_s + 2e-3 * same_rate.decode_seqs)
 
 
+@pytest.mark.parametrize(
+    ("binds", "slo", "more"),
+    [("ttft", (0.3, None), 1.0), ("tpot", (5.0, 0.02), 1.0), ("max_num_seqs", (5.0, None), 1 / 0.9)],
+)
+def test_a_server_serves_more_than_theta_only_by_what_theta_leaves_free_of_it(binds, slo, more) -> None:
+    few = SMALL.model_copy(update={"engine": SMALL.engine.model_copy(update={"max_num_seqs": 16})})
+    theta = theta_tokens_per_s(few if binds == "max_num_seqs" else SMALL, 1000, 200, *slo)
+    assert theta.binds == binds
+    assert theta.saturated_tokens_per_s == pytest.approx(more * theta.theta_tokens_per_s)
+
+
 def test_theta_counts_prompt_and_output_tokens() -> None:
     theta = theta_tokens_per_s(SMALL, 1000, 200, 1.0)
     assert theta.theta_tokens_per_s == pytest.approx(1200 * theta.requests_per_s)

@@ -16,6 +16,7 @@ from profiler.iterations import Iterations
 from profiler.model_shapes import LLAMA_3_1_8B
 from profiler.plan import MeasurementPlan
 from profiler.points import ServerLimits
+from profiler.profile import ServerProfile
 from profiler.profile_parts import CrowdedRequest
 from profiler.session import Session
 from profiler.step_time import StepTimeModel
@@ -171,7 +172,7 @@ def test_between_crowds_that_were_measured_the_overhead_grows_evenly_and_beyond_
     running: int, overhead_s: float
 ) -> None:
     profile = UNMEASURED.model_copy(
-        update={"request_overhead_s": 3e-3, "crowded_requests": crowds((32, 11e-3), (8, 7e-3))}
+        update={"request_overhead_s": 3e-3, "crowded_requests": crowds((8, 7e-3), (32, 11e-3))}
     )
     assert profile.request_overhead_among_s(running) == pytest.approx(overhead_s)
 
@@ -185,3 +186,11 @@ def test_an_overhead_that_does_not_grow_is_none_that_shrinks() -> None:
 def test_what_nobody_measured_adds_nothing() -> None:
     assert UNMEASURED.request_overhead_s is None
     assert UNMEASURED.request_overhead_among_s(40) == 0.0
+
+
+@pytest.mark.parametrize("widths", [(32, 8), (8, 8)])
+def test_crowds_are_told_in_rising_order_each_once(widths: tuple[int, int]) -> None:
+    points = [one.model_dump() for one in crowds(*((width, 1e-3) for width in widths))]
+    told = UNMEASURED.model_dump() | {"crowded_requests": points}
+    with pytest.raises(ValueError, match="give each number once, in rising order"):
+        ServerProfile.model_validate(told)
