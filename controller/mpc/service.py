@@ -71,14 +71,15 @@ def charged_share(service: Service, unavoidable: float, budget: float) -> float 
     return max(0.0, service.missed_share - max(0.0, unavoidable - budget / 2))
 
 
-def corrected_ratio(ratio: float, service: Service, charged: float, budget: float) -> float:
+def corrected_ratio(ratio: float, service: Service, charged: float, budget: float, saturation: float = 1.0) -> float:
     """theta in fact over theta by profile, moved towards what a step at high load showed, within 0.7 to 1.3.
 
-    A step that met its SLO (`charged` at most half the budget) shows that servers sustain its load at least; one that
-    missed it, that they do not sustain more. Steps at less than 0.7 of capacity show neither. An average with weight
-    0.1 for the newest.
+    A step that met its SLO (`charged` at most half the budget) shows that servers sustain its load at least, but for
+    what a queue took of it while they served `saturation` times theta; one that missed it, that they do not sustain
+    more. In between nothing is shown, nor by steps at less than 0.7 of capacity. An average with weight 0.1 for the
+    newest.
     """
     if service.missed_share is None or service.load < HIGH_LOAD:
         return ratio
-    shown = max(ratio, service.load) if charged <= _SMALL_MISS * budget else min(ratio, service.load)
+    shown = max(ratio, service.load / saturation) if charged <= _SMALL_MISS * budget else min(ratio, service.load)
     return min(MOST_RATIO, max(LEAST_RATIO, ratio + _WEIGHT * min(1.0, service.steps) * (shown - ratio)))

@@ -10,7 +10,14 @@ from controller.mpc.batch import batch_tokens_per_s
 from controller.mpc.headroom import adapted, unwound
 from controller.mpc.held import LEADS_HELD, held_numbers, highest_held, standing_tokens_per_s
 from controller.mpc.lead_peak import LeadPeaks
-from controller.mpc.leads import start_lead_s, stay_s, theta_of_cheapest, wake_lead_s, with_ratios
+from controller.mpc.leads import (
+    saturation_of_cheapest,
+    start_lead_s,
+    stay_s,
+    theta_of_cheapest,
+    wake_lead_s,
+    with_ratios,
+)
 from controller.mpc.moves import move
 from controller.mpc.needs import Needs, regional_shares
 from controller.mpc.outlook import ModelPast, Outlook, outlook
@@ -148,7 +155,7 @@ class ModelPredictive:
         if charged is not None:
             weight = past.weight(service.steps, self._peaks.season_steps)
             headroom = adapted(headroom, charged, given.budget, weight)
-            ratio = corrected_ratio(ratio, service, charged, given.budget)
+            ratio = corrected_ratio(ratio, service, charged, given.budget, saturation_of_cheapest(seen.limits, model))
         thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
         held = highest_held(numbers, model, seen.at_s - LEADS_HELD * lead_s)
         if len(past.values) * step_s < LEADS_HELD * lead_s:

@@ -7,6 +7,7 @@ from controller.mpc.headroom import START
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.outlook import ModelPast, outlook
 from controller.mpc.rehearsal import Rehearsal, first_headroom, missed_shares
+from controller.mpc.service import Service, corrected_ratio
 from controller.mpc.short_history import recent_peak
 from controller.mpc.tail import LEAST, MOST
 from controller.types import Capacity, FleetLimits
@@ -124,3 +125,13 @@ def test_a_short_history_is_planned_for_by_its_level_and_by_how_much_it_changes(
     assert recent_peak(calm, 1.0)[0] < planned
     assert recent_peak(calm, np.log(2))[0] == pytest.approx(level), "its median"
     assert recent_peak(np.zeros(15), 3.0) == recent_peak(np.zeros(0), 3.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("load", "missed", "moves"),
+    [(1.05, 0.0, 0), (1.3, 0.0, 1), (0.9, 0.0, 0), (0.9, 0.5, -1), (1.05, 0.5, 0), (0.6, 0.5, 0)],
+)
+def test_theta_moves_by_what_a_queue_cannot_explain(load: float, missed: float, moves: int) -> None:
+    """Servers serve 1.1 times theta while requests queue: a step at 1.05 that met its SLO may have had a queue."""
+    service = Service(steps=1.0, missed_share=missed, load=load)
+    assert np.sign(corrected_ratio(1.0, service, missed, 0.01, saturation=1.1) - 1.0) == moves
