@@ -43,10 +43,10 @@ class EmulatedServer:
 
     It takes `start_s` to start, `stop_s` to stop, `sleep_s` to fall asleep and `wake_s` to wake up. A request reaches
     the engine after the profile's `request_overhead_among_s` of the sequences that run when it is sent; one of `stream`
-    at once: its client has overheads of its own. With `step_by_step` every
-    iteration is an event of its own, which `stream` needs; without it runs of decode iterations are one event. One that
-    hangs dies of it after `health_timeout_s`: whoever asks for its health would have noticed by then. The engine knows
-    the server's own time, which is the run's unless a fault slows it down.
+    at once: its client has overheads of its own. With `step_by_step` every iteration is an event of its own, which
+    `stream` needs; without it runs of decode iterations are one event. One that hangs dies of it after
+    `health_timeout_s`: whoever asks for its health would have noticed by then. The engine knows the server's own time,
+    which is the run's unless a fault slows it down.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ servers. What arrives beyond what they serve waits in a queue, and misses once t
 wait: an overload that passes within seconds is no miss. So a run need not spend its first days on finding out.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -75,13 +75,14 @@ def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> 
         return START
     log_peaks, sizes = (column[: len(came)] for column in fit.expected(given.values, first))
 
-    variants = [replace(given, theta_tokens_per_s=size * given.theta_tokens_per_s) for size in _SERVER_SIZES]
-    allowed = budget * float(came.sum()) * len(variants)
+    thetas = [size * given.theta_tokens_per_s for size in _SERVER_SIZES]
+    allowed = budget * float(came.sum()) * len(thetas)
 
     def overspends(headroom: float) -> bool:
         levels, _ = fit.planned(log_peaks, sizes, headroom, budget)
         held = _trailing(levels, given.hold_steps + 1).max(axis=1)
-        missed = [came @ missed_shares(came, ready_tokens_per_s(held, each), each) for each in variants]
+        ready = [_ready_tokens_per_s(held, theta, given) for theta in thetas]
+        missed = [came @ missed_shares(came, each, given.saturation, given.patience_steps) for each in ready]
         return float(sum(missed)) > allowed
 
     if not overspends(LEAST):
@@ -93,26 +94,27 @@ def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> 
     return high
 
 
-def ready_tokens_per_s(held: Series, given: Rehearsal) -> Series:
-    """What the READY servers take in each step by plan when `held`, tokens/s, are planned for, one at each step."""
-    active = np.maximum(given.least_servers, np.ceil(held / given.theta_tokens_per_s - 1e-6))
-    return np.asarray(_trailing(active, given.lead_steps + 1).min(axis=1) * given.theta_tokens_per_s)
+def _ready_tokens_per_s(held: Series, theta: float, given: Rehearsal) -> Series:
+    """What the READY servers take in each step, of `theta` tokens/s each, when `held`, tokens/s, is planned for."""
+    active = np.maximum(given.least_servers, np.ceil(held / theta - 1e-6))
+    return np.asarray(_trailing(active, given.lead_steps + 1).min(axis=1) * theta)
 
 
-def missed_shares(came: Series, ready: Series, given: Rehearsal) -> Series:
-    """The share (0..1) of each step's demand that waits for longer than it may. `came` and `ready` in tokens/s.
+def missed_shares(came: Series, ready: Series, saturation: float, patience_steps: float) -> Series:
+    """The share (0..1) of each step's demand that waits for longer than it may. `came` and `ready` in tokens/s; the
+    others as in `Rehearsal`.
 
     The queue follows Lindley's recursion; within a step the wait goes evenly from what it was to what it becomes.
     """
-    if given.patience_steps <= 0:
+    if patience_steps <= 0:
         return np.asarray(came > ready * (1 + 1e-9), dtype=np.float64)
-    serving = np.maximum(ready * given.saturation, 1e-9)
+    serving = np.maximum(ready * saturation, 1e-9)
     surplus = np.concatenate([[0.0], np.cumsum(came - serving)])
     queue = surplus - np.minimum.accumulate(surplus)
     before, after = queue[:-1] / serving, queue[1:] / serving
     shortest, longest = np.minimum(before, after), np.maximum(before, after)
     width = np.maximum(longest - shortest, 1e-9)
-    return np.asarray(np.clip((longest - given.patience_steps) / width, 0.0, 1.0))
+    return np.asarray(np.clip((longest - patience_steps) / width, 0.0, 1.0))
 
 
 def _trailing(values: Series, width: int) -> Series:

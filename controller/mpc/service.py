@@ -71,7 +71,7 @@ def charged_share(service: Service, unavoidable: float, budget: float) -> float 
     return max(0.0, service.missed_share - max(0.0, unavoidable - budget / 2))
 
 
-def corrected_ratio(ratio: float, service: Service, charged: float, budget: float, saturation: float = 1.0) -> float:
+def corrected_ratio(ratio: float, service: Service, charged: float, budget: float, saturation: float) -> float:
     """theta in fact over theta by profile, moved towards what a step at high load showed, within 0.7 to 1.3.
 
     A step that met its SLO (`charged` at most half the budget) shows that servers sustain its load at least, but for

@@ -6,7 +6,7 @@ import pytest
 from controller.mpc.headroom import START
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.outlook import ModelPast, outlook
-from controller.mpc.rehearsal import Rehearsal, first_headroom, missed_shares
+from controller.mpc.rehearsal import first_headroom, missed_shares
 from controller.mpc.service import Service, corrected_ratio
 from controller.mpc.short_history import recent_peak
 from controller.mpc.tail import LEAST, MOST
@@ -76,39 +76,27 @@ def test_no_past_no_opinion(values):
     assert begun(ModelPast(values=values, step_s=60.0, last_step=0), fleet()) == START
 
 
-def queueing(patience_steps: float, saturation: float = 1.0) -> Rehearsal:
-    return Rehearsal(
-        values=np.zeros(0),
-        theta_tokens_per_s=100.0,
-        saturation=saturation,
-        patience_steps=patience_steps,
-        least_servers=0,
-        lead_steps=1,
-        hold_steps=1,
-    )
-
-
 def test_an_overload_that_passes_within_the_patience_of_requests_is_no_miss():
     came, ready = np.array([100.0, 140.0, 60.0, 100.0]), np.full(4, 100.0)
-    assert missed_shares(came, ready, queueing(0.5)).tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert missed_shares(came, ready, 1.0, 0.5).tolist() == [0.0, 0.0, 0.0, 0.0]
 
 
 def test_what_waits_for_longer_than_it_may_has_missed_also_after_the_overload():
     """The wait grows from 0 to 0.6 steps, and falls back to 0: in a sixth of both it is more than half a step."""
     came, ready = np.array([100.0, 160.0, 40.0, 100.0]), np.full(4, 100.0)
-    assert missed_shares(came, ready, queueing(0.5)) == pytest.approx([0.0, 1 / 6, 1 / 6, 0.0])
+    assert missed_shares(came, ready, 1.0, 0.5) == pytest.approx([0.0, 1 / 6, 1 / 6, 0.0])
 
 
 def test_a_load_beyond_what_they_serve_at_all_is_missed_however_patient_requests_are():
     came, ready = np.full(100, 150.0), np.full(100, 100.0)
-    assert missed_shares(came, ready, queueing(5.0, saturation=1.6)).sum() == 0.0
-    missed = missed_shares(came, ready, queueing(5.0, saturation=1.1))
+    assert missed_shares(came, ready, 1.6, 5.0).sum() == 0.0
+    missed = missed_shares(came, ready, 1.1, 5.0)
     assert missed[:10].sum() == 0.0 and missed[-80:].tolist() == [1.0] * 80
 
 
 def test_without_patience_a_step_above_capacity_misses_as_a_whole_and_the_next_begins_anew():
     came, ready = np.array([100.0, 101.0, 100.0]), np.full(3, 100.0)
-    assert missed_shares(came, ready, queueing(0.0, saturation=2.0)).tolist() == [0.0, 1.0, 0.0]
+    assert missed_shares(came, ready, 2.0, 0.0).tolist() == [0.0, 1.0, 0.0]
 
 
 def test_below_every_quantile_each_unit_of_headroom_takes_a_tenth_off_the_plan():
