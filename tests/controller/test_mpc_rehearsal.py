@@ -1,5 +1,7 @@
 """The headroom that mpc begins with: what the days before would have needed, no more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,12 +68,27 @@ def test_a_demand_that_whole_servers_happen_to_fit_teaches_nobody_to_plan_for_le
     assert seen.needed_tokens_per_s > 0.9 * 5000.0
 
 
+def surprised(past: ModelPast, *at_h: float) -> ModelPast:
+    """The same past, with demand three times as high for a quarter of an hour from each of `at_h`."""
+    values = past.values.copy()
+    for hour in at_h:
+        values[round(60 * hour) :][:15] *= 3.0
+    return replace(past, values=values)
+
+
+def test_one_surprise_of_a_week_decides_nothing_and_one_a_day_does():
+    past, limits = days(7), fleet()
+    calm, once = begun(past, limits, 0.001), begun(surprised(past, 75.3), limits, 0.001)
+    often = begun(surprised(past, 33.2, 51.9, 75.3, 110.6, 121.7, 163.1), limits, 0.001)
+    assert abs(once - calm) < 0.5 < 1.5 < often - calm
+
+
 def test_servers_that_serve_more_only_while_requests_queue_do_so_for_none_that_may_not():
     past = days()
     assert begun(past, fleet(saturated=2000.0, patience_s=0.0)) == begun(past, fleet())
 
 
-@pytest.mark.parametrize("values", [np.full(30, 5000.0), np.zeros(0), np.zeros(3000)])
+@pytest.mark.parametrize("values", [np.full(30, 5000.0), np.full(500, 5000.0), np.zeros(0), np.zeros(3000)])
 def test_no_past_no_opinion(values):
     assert begun(ModelPast(values=values, step_s=60.0, last_step=0), fleet()) == START
 
