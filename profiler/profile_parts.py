@@ -48,7 +48,8 @@ class ProfiledGpu(Part):
 
 
 class EngineArgs(Part):
-    """How the server was started, in vLLM's argument names. None: left to vLLM's default."""
+    """How the server was started, in vLLM's argument names. None: left to vLLM's default. `env`: the variables that it
+    was given beside the user's own."""
 
     tensor_parallel_size: Count = 1
     dtype: str = "bfloat16"
@@ -58,6 +59,7 @@ class EngineArgs(Part):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     kv_cache_memory_bytes: Count | None = None
     extra_args: tuple[str, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict)
 
     @property
     def async_scheduling(self) -> bool:

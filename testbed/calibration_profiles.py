@@ -13,6 +13,7 @@ from testbed.profile_progress import measured_with_progress
 from testbed.profiling import profile_model
 from testbed.scenario import Scenario
 from testbed.scenario_file import load_scenario
+from testbed.vllm_command import async_scheduling_args
 
 
 def measure_profiles(scenario_name: str, overrides: tuple[str, ...], minutes: float, out: Path) -> tuple[str, ...]:
@@ -48,7 +49,8 @@ def _job(scenario: Scenario, name: str, gpu_type: str, load: OfferedLoad, minute
             max_num_batched_tokens=model.max_num_batched_tokens,
             gpu_memory_utilization=vllm.gpu_memory_utilization,
             kv_cache_memory_bytes=vllm.kv_cache_memory_bytes,
-            extra_args=(*vllm.extra_args, *(("--no-async-scheduling",) if vllm.async_scheduling is False else ())),
+            extra_args=(*async_scheduling_args(vllm.async_scheduling), *vllm.extra_args),
+            env=vllm.env,
         ),
         weights="dummy" if vllm.load_format == "dummy" else found.weights_possible[0],
         plan=MeasurementPlan(

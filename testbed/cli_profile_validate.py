@@ -69,6 +69,7 @@ def validate(
                 gpu_memory_utilization=engine.gpu_memory_utilization,
                 kv_cache_memory_bytes=engine.kv_cache_memory_bytes,
                 extra_args=engine.extra_args,
+                env=engine.env,
             ),
             weights=expected.provenance.weights or found.weights_possible[0],
             plan=MeasurementPlan(budget_s=60 * budget_minutes, seed=seed),

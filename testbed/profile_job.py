@@ -1,10 +1,11 @@
 """What `testbed profile MODEL` is to measure: a model, how it is served, on what."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from profiler.gpu_types import gpu_type_name
 from profiler.measure import Subject
@@ -27,7 +28,8 @@ CPU = "cpu"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """How a model is to be served, in vLLM's argument names; None leaves the profiler's default."""
+    """How a model is to be served, in vLLM's argument names; None leaves the profiler's default. `env`: variables that
+    the server is given beside."""
 
     tensor_parallel_size: int = 1
     dtype: str | None = None
@@ -37,6 +39,7 @@ class Serving:
     gpu_memory_utilization: float | None = None
     kv_cache_memory_bytes: int | None = None
     extra_args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ class ProfileJob:
             dtype=serving.dtype,
             load_format="dummy" if self.weights == "dummy" else "auto",
             extra_args=serving.extra_args,
+            env=dict(serving.env),
         )
         return cpu_defaults(spec) if cpu else replace(spec, dtype=spec.dtype or DTYPE)
 
@@ -99,6 +103,7 @@ class ProfileJob:
                 gpu_memory_utilization=spec.gpu_memory_utilization,
                 kv_cache_memory_bytes=spec.kv_cache_memory_bytes,
                 extra_args=spec.extra_args,
+                env=spec.env,
             ),
             weights=self.weights,
             config_sha256=self.model.config_sha256,

@@ -65,8 +65,7 @@ def vllm_command(
             argv += [name, str(value)]
     if spec.enable_prefix_caching is not None:
         argv.append("--enable-prefix-caching" if spec.enable_prefix_caching else "--no-enable-prefix-caching")
-    if spec.async_scheduling is not None:
-        argv.append("--async-scheduling" if spec.async_scheduling else "--no-async-scheduling")
+    argv += async_scheduling_args(spec.async_scheduling)
     # One log line per request would be the log; cached tokens are part of a Completion.
     argv += ["--disable-uvicorn-access-log", "--enable-prompt-tokens-details", *spec.extra_args]
 
@@ -79,6 +78,13 @@ def vllm_command(
         # NVML numbers GPUs by bus; CUDA by speed unless told.
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpu_indices))}
     return VllmCommand(argv=tuple(argv), env=env)
+
+
+def async_scheduling_args(chosen: bool | None) -> tuple[str, ...]:
+    """What tells vLLM to schedule asynchronously or not; nothing where the choice is its own."""
+    if chosen is None:
+        return ()
+    return ("--async-scheduling" if chosen else "--no-async-scheduling",)
 
 
 def check_extra_args(extra_args: Iterable[str]) -> None:

@@ -12,7 +12,9 @@ import pytest
 from profiler.profile import ServerProfile, load_profile
 from results.calibration import CALIBRATION_FILE, CalibrationRecord, CaseRecord, Measure
 from results.calibration_tables import measures_table
+from testbed import calibration_profiles
 from testbed.calibration_alone import with_step_times
+from testbed.profile_job import ProfileJob
 from testbed.run import run_experiment
 
 Command = Callable[..., tuple[int, str, str]]
@@ -99,6 +101,31 @@ def test_the_request_overhead_of_a_profile_is_told_apart_from_its_step_times(
     assert with_it.errors["TTFT p50"] == ttft.error
     assert ttft.emulated[0] is not None and ttft.real[0] is not None
     assert ttft.emulated[0] - ttft.real[0] == pytest.approx(0.05, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"), [("null", ()), ("false", ("--no-async-scheduling",)), ("true", ("--async-scheduling",))]
+)
+def test_the_profile_of_a_calibration_is_measured_as_the_scenario_serves_its_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str, told: tuple[str, ...]
+) -> None:
+    jobs: list[ProfileJob] = []
+    monkeypatch.setattr(calibration_profiles, "measured_with_progress", lambda work, _: jobs.append(work.args[0]))
+    model = 'models."tiny-llama"'
+    env = "{GOMP_CPU_AFFINITY: '1', OMP_NUM_THREADS: '2'}"
+    overrides = (f"{model}.vllm.async_scheduling={chosen}", f"{model}.max_num_seqs=7", f"{model}.vllm.env={env}")
+    placed = calibration_profiles.measure_profiles("calibrate-cpu", overrides, 2.0, tmp_path)
+    assert placed == (f'{model}.profiles."cpu"={tmp_path / "tiny-llama-cpu.json"}',)
+    (job,) = jobs
+    assert job.serving.max_num_seqs == 7
+    assert job.serving.extra_args == (*told, "--distributed-executor-backend", "uni")
+    assert job.spec().env == {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": "2",
+        "GOMP_CPU_AFFINITY": "1",
+    }
+    assert job.subject().engine.env == job.spec().env
+    assert job.plan.budget_s == 120.0
 
 
 def test_decisions_that_part_are_told_with_what_each_policy_saw(
