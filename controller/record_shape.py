@@ -27,6 +27,7 @@ class _Demand(_Shape):
     niw: Series
     ended: Series
     missed: Series
+    interactive_output: Series = []
 
 
 class _Limits(_Shape):

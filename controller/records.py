@@ -43,7 +43,7 @@ from controller.types import (
 Record = dict[str, Any]
 
 _REMEMBERED = ("budget", "forecasts", "last_change_s", "numbers")
-_SERIES = ("interactive", "niw", "ended", "missed")
+_SERIES = ("interactive", "niw", "ended", "missed", "interactive_output")
 _NO_LIMITS = "the first decision record has no limits; decode a run's decisions from its first record on"
 
 
@@ -148,7 +148,7 @@ def decode_plans(records: Iterable[Record]) -> Iterator[tuple[float, FleetLimits
         if index == 0 and "previous" in seen:
             memory = _plan_from_json(seen["previous"], None).memory
         for kind in _SERIES if index else ():
-            for *_, values in seen["demand"][kind][:1]:
+            for *_, values in seen["demand"].get(kind, ())[:1]:
                 _require_next(index, len(values), seen["demand"], demand_before)
         demand_before = seen["demand"]
         plan = _plan_from_json(record["plan"], memory)
@@ -205,10 +205,10 @@ def _joined(observed: list[Record], kind: str) -> tuple[dict[Key, Series], list[
     ends: list[int] = []
     for index, demand in enumerate(row["demand"] for row in observed):
         new = 0
-        for model, region, values in demand[kind]:
+        for model, region, values in demand.get(kind, ()):
             parts.setdefault((model, region), []).append(np.array(values, dtype=np.float64))
             new = len(values)
-        if index > 0 and demand[kind]:
+        if index > 0 and demand.get(kind):
             _require_next(index, new, demand, observed[index - 1]["demand"])
         ends.append(new + (ends[-1] if ends else 0))
     return {key: np.concatenate(values) for key, values in parts.items()}, ends

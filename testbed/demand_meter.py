@@ -15,10 +15,11 @@ from workloads.slo import Slo
 class _Counts:
     """What one (model, region of origin) has had in the bin under way: tokens/s, and requests that ended."""
 
-    __slots__ = ("ended", "interactive", "missed", "niw")
+    __slots__ = ("ended", "interactive", "missed", "niw", "output")
 
     def __init__(self) -> None:
         self.interactive = 0.0
+        self.output = 0.0
         self.niw = 0.0
         self.ended = 0.0
         self.missed = 0.0
@@ -27,9 +28,10 @@ class _Counts:
 class DemandMeter:
     """Tokens/s in bins of `bin_s`, by (model, region of origin), interactive and NIW apart.
 
-    Prompt tokens count when the request arrives, output tokens when the answer has ended. `interactive_before` and
-    `niw_before` are tokens/s of bins before time 0, oldest first. Interactive requests that end are counted too, and
-    those of them that `slos` say missed their SLO. Lengths are remembered for `mix_window_s`. Time does not go back.
+    Prompt tokens count when the request arrives, output tokens when the answer has ended. `interactive_before`,
+    `output_before` (the output tokens of these) and `niw_before` are tokens/s of bins before time 0, oldest first.
+    Interactive requests that end are counted too, and those of them that `slos` say missed their SLO. Lengths are
+    remembered for `mix_window_s`. Time does not go back.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class DemandMeter:
         *,
         bin_s: float,
         interactive_before: Mapping[Key, Series],
+        output_before: Mapping[Key, Series],
         niw_before: Mapping[Key, Series],
         slos: Mapping[Tier, Slo],
         mix_window_s: float = 3 * 3600.0,
@@ -49,6 +52,7 @@ class DemandMeter:
             (len(series) for before in (interactive_before, niw_before) for series in before.values()), default=0
         )
         self._interactive = {key: self._opened(interactive_before.get(key)) for key in keys}
+        self._output = {key: self._opened(output_before.get(key)) for key in keys}
         self._niw = {key: self._opened(niw_before.get(key)) for key in keys}
         self._ended = {key: self._opened(None) for key in keys}
         self._missed = {key: self._opened(None) for key in keys}
@@ -80,6 +84,7 @@ class DemandMeter:
             counts.niw += completion.output_tokens / self._bin_s
         else:
             counts.interactive += completion.output_tokens / self._bin_s
+            counts.output += completion.output_tokens / self._bin_s
             counts.ended += 1.0
             if not self._slos[request.tier].met_by(completion):
                 counts.missed += 1.0
@@ -97,6 +102,7 @@ class DemandMeter:
             niw={key: _past(series, count) for key, series in self._niw.items()},
             ended={key: _past(series, count) for key, series in self._ended.items()},
             missed={key: _past(series, count) for key, series in self._missed.items()},
+            interactive_output={key: _past(series, count) for key, series in self._output.items()},
         )
 
     def recall(self, shown: DemandHistory) -> None:
@@ -107,6 +113,7 @@ class DemandMeter:
             (self._niw, shown.niw),
             (self._ended, shown.ended),
             (self._missed, shown.missed),
+            (self._output, shown.interactive_output),
         ):
             for key, values in series.items():
                 table[key] = np.concatenate([values, table[key][len(values) :]])
@@ -127,6 +134,7 @@ class DemandMeter:
                 _put(self._niw, key, index, counts.niw)
                 _put(self._ended, key, index, counts.ended)
                 _put(self._missed, key, index, counts.missed)
+                _put(self._output, key, index, counts.output)
                 self._counts[key] = _Counts()
             self._lengths.go_to(bin_now)
             self._bin = bin_now

@@ -33,10 +33,12 @@ class LengthMix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedLoad:
-    """The trace to replay, and tokens/s per bin before time 0 by (model, region of origin)."""
+    """The trace to replay, and tokens/s per bin before time 0 by (model, region of origin); `output_before`: the output
+    tokens of the interactive ones."""
 
     trace: Trace
     interactive_before: Mapping[Key, Series]
+    output_before: Mapping[Key, Series]
     niw_before: Mapping[Key, Series]
     mix: Mapping[str, LengthMix]
 
@@ -50,7 +52,7 @@ def offered_load(scenario: Scenario, scenario_path: Path) -> OfferedLoad:
     trace = synthesise(workload, scenario.seed)
     _check_bins(scenario, workload.seconds(scenario.workload.history_h))
     if scenario.workload.history_h == 0:
-        return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=length_mixes(trace))
+        return OfferedLoad(trace=trace, interactive_before={}, output_before={}, niw_before={}, mix=length_mixes(trace))
     return _after(synthesise(workload, scenario.seed, from_h=-scenario.workload.history_h, to_h=0.0), trace, scenario)
 
 
@@ -71,6 +73,7 @@ def _after(history: Trace, trace: Trace, scenario: Scenario) -> OfferedLoad:
     return OfferedLoad(
         trace=trace,
         interactive_before=before.interactive,
+        output_before=before.interactive_output,
         niw_before=before.niw,
         mix={**length_mixes(trace), **length_mixes(history)},
     )
@@ -97,7 +100,7 @@ def load_from_file(scenario: Scenario, path: Path) -> OfferedLoad:
                 raise ScenarioError(f"workload.trace {path.name}: no {column} {name!r} here{nearest(name, known)}")
     history_s = 3600.0 * scenario.workload.history_h
     if not history_s:
-        return OfferedLoad(trace=trace, interactive_before={}, niw_before={}, mix=length_mixes(trace))
+        return OfferedLoad(trace=trace, interactive_before={}, output_before={}, niw_before={}, mix=length_mixes(trace))
     if history_s >= trace.horizon_s:
         raise ScenarioError(
             f"workload.history_h {scenario.workload.history_h:g} leaves nothing to run of {path.name}, which covers "

@@ -118,6 +118,7 @@ class PolicyRun:
             pools,
             bin_s=scenario.demand_bin_s,
             interactive_before=setting.load.interactive_before,
+            output_before=setting.load.output_before,
             niw_before=setting.load.niw_before,
             slos=scenario.slos(),
         )

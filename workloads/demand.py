@@ -14,12 +14,15 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandSeries:
-    """Tokens/s by (model, region of origin); all arrays have shape (bins,), the first bin begins at `from_s`."""
+    """Tokens/s by (model, region of origin); all arrays have shape (bins,), the first bin begins at `from_s`.
+    `interactive_output`: the output tokens among `interactive`.
+    """
 
     from_s: float
     bin_s: float
     interactive: dict[Key, Series]
     niw: dict[Key, Series]
+    interactive_output: dict[Key, Series]
 
 
 def demand_series(
@@ -45,16 +48,22 @@ def demand_series(
     window = slice(start, len(trace) if to_s >= trace.horizon_s else stop)
     place = np.minimum(((arrival_s[window] - from_s) / bin_s).astype(np.int64), bins - 1)
     pool = model.codes[window].astype(np.int64) * len(region.names) + region.codes[window]
-    tokens = trace.total_tokens[window]
+    tokens, outputs = trace.total_tokens[window], trace.numbers("output_tokens")[window]
     interactive = trace.interactive[window]
     present = [(m, r) for m in model.names for r in region.names]
     wanted = list(present if pools is None else pools)
     rows = len(present)
 
-    def series(chosen: npt.NDArray[np.bool_]) -> dict[Key, Series]:
+    def series(chosen: npt.NDArray[np.bool_], counted: npt.NDArray[np.int64]) -> dict[Key, Series]:
         cell = pool[chosen] * bins + place[chosen]
-        grid = np.bincount(cell, weights=tokens[chosen], minlength=rows * bins).reshape(rows, bins) / bin_s
+        grid = np.bincount(cell, weights=counted[chosen], minlength=rows * bins).reshape(rows, bins) / bin_s
         found = dict(zip(present, grid, strict=True))
         return {key: found[key] if key in found else np.zeros(bins) for key in wanted}
 
-    return DemandSeries(from_s=from_s, bin_s=bin_s, interactive=series(interactive), niw=series(~interactive))
+    return DemandSeries(
+        from_s=from_s,
+        bin_s=bin_s,
+        interactive=series(interactive, tokens),
+        niw=series(~interactive, tokens),
+        interactive_output=series(interactive, outputs),
+    )

@@ -1,5 +1,5 @@
-"""What the limits say of a model: longest lead and stay of its GPU types; theta on the one cheapest to work on, and
-what that sustains beyond theta."""
+"""What the limits say of a model: longest lead and stay of its GPU types; theta on the one cheapest to work on, what
+kinds of tokens take of it, and what it sustains beyond it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -42,6 +42,17 @@ def theta_of_cheapest(limits: FleetLimits, model: str) -> float:
     """Tokens/s that one server sustains, by profile; 0 where the model can stand nowhere."""
     usable = _usable(limits, model)
     return usable[0].theta_tokens_per_s if usable else 0.0
+
+
+def token_weights(limits: FleetLimits, model: str) -> tuple[float, float]:
+    """What a prompt token and an output token take of a server, in tokens of the mix that theta counts: by each alone
+    it would take theta / weight of them. (1, 1) where only theta is known.
+    """
+    usable = _usable(limits, model)
+    if not usable or usable[0].prefill_tokens_per_s is None or usable[0].decode_tokens_per_s is None:
+        return 1.0, 1.0
+    theta = usable[0].theta_tokens_per_s
+    return theta / usable[0].prefill_tokens_per_s, theta / usable[0].decode_tokens_per_s
 
 
 def saturation_of_cheapest(limits: FleetLimits, model: str) -> float:

@@ -5,7 +5,7 @@ from math import ceil, exp
 
 import numpy as np
 
-from controller.history import DemandHistory, Series
+from controller.history import DemandHistory, Key, Series
 from controller.mpc.features import LONGEST
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.served_load import served_load
@@ -34,8 +34,9 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPast:
-    """Interactive tokens/s of one model in service, over all regions, in whole steps of `step_s`; the last is number
-    `last_step` of the run (counted from 1, below for history from before it).
+    """Interactive load of one model in service, over all regions, in whole steps of `step_s`; the last is number
+    `last_step` of the run (counted from 1, below for history from before it). In tokens/s of the mix that theta
+    counts: in a minute of long prompts a server takes more tokens than theta, in one of long answers fewer.
     """
 
     values: Series
@@ -43,11 +44,15 @@ class ModelPast:
     last_step: int
 
     @classmethod
-    def of(cls, demand: DemandHistory, model: str, step_s: float, stay_s: float) -> "ModelPast":
-        """Of requests that stay with a server for `stay_s`. Raises ValueError when `step_s` is no multiple of the
-        history's bin.
+    def of(
+        cls, demand: DemandHistory, model: str, step_s: float, stay_s: float, weights: tuple[float, float] = (1.0, 1.0)
+    ) -> "ModelPast":
+        """Of requests that stay with a server for `stay_s`; `weights` of a prompt token and of an output token.
+
+        Where the history does not tell output tokens apart, every token counts as one of the mix.
+        Raises ValueError when `step_s` is no multiple of the history's bin.
         """
-        series = [demand.resampled(key, step_s) for key in demand.interactive if key[0] == model]
+        series = [_weighted(demand, key, step_s, weights) for key in demand.interactive if key[0] == model]
         values = np.sum(series, axis=0) if series else np.zeros(0)
         last = int(np.floor(demand.until_s / step_s + 1e-6))
         load = served_load(np.asarray(values, dtype=np.float64), stay_s / step_s)
@@ -68,6 +73,14 @@ class ModelPast:
     def window_steps(self, lead_s: float) -> int:
         """Steps from now to the end of the one in which a server started now is READY."""
         return ceil(lead_s / self.step_s - 1e-6) + 1
+
+
+def _weighted(demand: DemandHistory, key: Key, step_s: float, weights: tuple[float, float]) -> Series:
+    tokens, outputs = demand.resampled(key, step_s), demand.resampled_output(key, step_s)
+    if outputs is None:
+        return tokens
+    of_prompt, of_output = weights
+    return of_prompt * (tokens - outputs) + of_output * outputs
 
 
 def outlook(past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, budget: float) -> Outlook:

@@ -15,6 +15,7 @@ from controller.mpc.leads import (
     start_lead_s,
     stay_s,
     theta_of_cheapest,
+    token_weights,
     wake_lead_s,
     with_ratios,
 )
@@ -142,7 +143,7 @@ class ModelPredictive:
     def _view(self, seen: Observation, model: str, memory: Memory) -> _ModelView:
         given, numbers = self.parameters, memory.numbers
         step_s = max(given.step_s, seen.demand.bin_s)
-        past = ModelPast.of(seen.demand, model, step_s, stay_s(seen.limits, model))
+        past = ModelPast.of(seen.demand, model, step_s, stay_s(seen.limits, model), token_weights(seen.limits, model))
         start_s, wake_s = start_lead_s(seen.limits, model) or 0.0, wake_lead_s(seen.limits, model)
         lead_s = start_s if wake_s is None else min(start_s, wake_s)
         headroom, ratio = numbers.get(f"headroom {model}"), numbers.get(f"theta {model}", 1.0)

@@ -8,14 +8,18 @@ import pytest
 
 from controller.catalogue import make_policy, policy_names
 from controller.history import DemandHistory
-from controller.records import decision_from_json, decision_to_json, decode_all, encode
+from controller.records import decision_from_json, decision_to_json, decode_all, decode_plans, encode
 from controller.types import Observation, PlacementState
 
 
 def same_history(a: DemandHistory, b: DemandHistory) -> bool:
     return (a.bin_s, a.until_s) == (b.bin_s, b.until_s) and all(
         set(x) == set(y) and all(np.array_equal(x[key], y[key]) for key in x)
-        for x, y in ((a.interactive, b.interactive), (a.niw, b.niw))
+        for x, y in (
+            (a.interactive, b.interactive),
+            (a.niw, b.niw),
+            (a.interactive_output, b.interactive_output),
+        )
     )
 
 
@@ -51,7 +55,10 @@ def a_run(policy, make_limits, make_seen, decisions=40):
             )
             for p, n in counts.items()
         }
-        history = dataclasses.replace(make_seen(limits, series=series).demand, until_s=60.0 * now)
+        outputs = {key: 0.3 * values for key, values in series.items()}
+        history = dataclasses.replace(
+            make_seen(limits, series=series).demand, until_s=60.0 * now, interactive_output=outputs
+        )
         seen = make_seen(limits, states, at_s=at_s, demand=history, previous=previous)
         plan = policy.decide(seen)
         pairs.append((seen, plan))
@@ -73,6 +80,18 @@ def test_a_recorded_run_decodes_to_what_was_seen_and_decides_to_what_was_planned
         assert plan_again == plan
         assert without_wall_time(replayed.decide(seen_again)) == without_wall_time(plan)
     assert len({tuple(plan.counts.values()) for _, plan in pairs}) > 1 or name == "static"
+
+
+def test_records_of_before_which_did_not_tell_output_tokens_apart_are_read(make_limits, make_seen):
+    pairs, lines = a_run(make_policy("mpc", {}), make_limits, make_seen, decisions=3)
+    records = [json.loads(line) for line in lines]
+    for record in records:
+        del record["seen"]["demand"]["interactive_output"]
+    for (seen, plan), (seen_again, plan_again) in zip(pairs, decode_all(records), strict=True):
+        assert plan_again == plan
+        assert seen_again.demand.interactive_output == {}
+        assert same_history(seen_again.demand, dataclasses.replace(seen.demand, interactive_output={}))
+    assert len(list(decode_plans(records))) == 3
 
 
 def test_a_later_record_carries_only_what_is_new(make_limits, make_seen):

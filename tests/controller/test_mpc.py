@@ -100,6 +100,23 @@ def test_servers_are_started_their_lead_before_they_are_needed_on_a_ramp_that_co
     assert capacity[:560].mean() < 3500.0 and capacity[960:].mean() < 3500.0
 
 
+def test_demand_counts_by_what_prompts_and_answers_take_of_a_server(make_history):
+    """theta is of a mix with two prompt tokens for each output token, which takes four times as much of a server."""
+    whole = fleet()
+    parts = dataclasses.replace(whole.capacity["llama", "h100"], prefill_tokens_per_s=2000.0, decode_tokens_per_s=500.0)
+    limits = dataclasses.replace(whole, capacity={("llama", "h100"): parts})
+    past = wavy(2000)
+
+    def planned(output_share):
+        output = {} if output_share is None else {POOL: output_share * past}
+        _, plan = decided(make_history, limits, {POOL: past}, interactive_output=output)
+        return plan.memory.forecasts[POOL].upper_tokens_per_s[0]
+
+    assert planned(1 / 3) == pytest.approx(planned(None))
+    assert planned(0.1) == pytest.approx(0.65 * planned(None), rel=0.05)
+    assert planned(0.6) == pytest.approx(1.4 * planned(None), rel=0.05)
+
+
 def test_headroom_grows_with_misses_and_shrinks_without(make_history):
     limits = fleet()
     past = wavy(2000, level=5900.0, swing=0.0)

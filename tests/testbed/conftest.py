@@ -301,7 +301,9 @@ class SmallFleet:
         self.completions: list[Completion] = []
         self._change = change
         pools = tuple(Pool(model, region) for model in sizes for region in ("west", "east"))
-        self.meter = DemandMeter(pools, bin_s=60.0, interactive_before={}, niw_before={}, slos=SAGESERVE_SLOS)
+        self.meter = DemandMeter(
+            pools, bin_s=60.0, interactive_before={}, output_before={}, niw_before={}, slos=SAGESERVE_SLOS
+        )
         preferred = {"west": ("west", "east"), "east": ("east", "west")}
         self.router = Router(
             clock=self.clock,

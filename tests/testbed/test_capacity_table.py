@@ -180,7 +180,9 @@ def test_a_tier_counts_from_the_end_of_its_first_bin_and_for_good() -> None:
 
 
 def test_the_demand_meter_tells_the_mix_of_what_has_passed() -> None:
-    meter = DemandMeter([("m", "west")], bin_s=60.0, interactive_before={}, niw_before={}, slos=SAGESERVE_SLOS)
+    meter = DemandMeter(
+        [("m", "west")], bin_s=60.0, interactive_before={}, output_before={}, niw_before={}, slos=SAGESERVE_SLOS
+    )
     for index in range(200):
         asked = request(1000 + index % 2, 50)
         meter.arrived(asked, 0.1 * index)

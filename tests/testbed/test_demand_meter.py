@@ -21,6 +21,7 @@ def meter(**before: Any) -> DemandMeter:
         (WEST, EAST),
         bin_s=60.0,
         interactive_before=before.get("interactive", {}),
+        output_before=before.get("output", {}),
         niw_before=before.get("niw", {}),
         slos=SAGESERVE_SLOS,
     )
@@ -45,7 +46,9 @@ def test_prompts_count_when_they_arrive_and_answers_when_they_have_ended(make_re
     request = make_request(arrival_s=30.0, tokens=1200)
     counted.arrived(request, 30.0)
     counted.ended(ended(request, 130.0, 600), 130.0)
-    assert counted.history(180.0).interactive[WEST].tolist() == [10.0, 0.0, 10.0]
+    history = counted.history(180.0)
+    assert history.interactive[WEST].tolist() == [10.0, 0.0, 10.0]
+    assert history.interactive_output[WEST].tolist() == [0.0, 0.0, 10.0]
 
 
 def test_only_whole_past_bins_are_shown(make_request: Any) -> None:
@@ -80,12 +83,17 @@ def test_an_answer_that_broke_off_counts_with_the_tokens_it_had(make_request: An
 
 
 def test_history_from_before_the_run_comes_first_and_shorter_ones_end_at_time_0(make_request: Any) -> None:
-    counted = meter(interactive={WEST: np.array([1.0, 2.0, 3.0]), EAST: np.array([4.0])}, niw={WEST: np.array([5.0])})
+    counted = meter(
+        interactive={WEST: np.array([1.0, 2.0, 3.0]), EAST: np.array([4.0])},
+        output={WEST: np.array([0.5, 1.5])},
+        niw={WEST: np.array([5.0])},
+    )
     counted.arrived(make_request(tokens=120), 0.0)
     history = counted.history(60.0)
     assert history.interactive[WEST].tolist() == [1.0, 2.0, 3.0, 1.0]
     assert history.interactive[EAST].tolist() == [0.0, 0.0, 4.0, 0.0]
     assert history.niw[WEST].tolist() == [0.0, 0.0, 5.0, 0.0]
+    assert history.interactive_output[WEST].tolist() == [0.0, 0.5, 1.5, 0.0]
     assert len({len(series) for series in (*history.interactive.values(), *history.niw.values())}) == 1
 
 

@@ -30,6 +30,8 @@ def test_tokens_count_in_the_bin_of_arrival_by_pool_and_class():
     assert series.interactive["b", "west"].tolist() == [0.0, 5.0, 0.0]
     assert series.interactive["a", "west"].tolist() == [0.0, 0.0, 0.0]
     assert series.niw["a", "east"].tolist() == [0.0, 0.0, 10.0]
+    assert series.interactive_output["a", "east"].tolist() == [5.0, 0.0, 0.0]
+    assert series.interactive_output["b", "west"].tolist() == [0.0, 2.0, 0.0]
 
 
 def test_a_window_leaves_out_what_lies_before_and_after_it():

@@ -45,6 +45,7 @@ class CountSeries:
             from_s=0.0,
             bin_s=self.bin_s,
             interactive={pool: tokens_per_s if interactive else np.zeros_like(tokens_per_s)},
+            interactive_output={},
             niw={pool: np.zeros_like(tokens_per_s) if interactive else tokens_per_s},
         )
 
