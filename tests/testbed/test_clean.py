@@ -290,11 +290,13 @@ def test_files_that_no_killed_process_leaves_are_never_removed_from_shared_memor
         shutil.rmtree(folder)
 
 
-# Makes the files that are not there, maps them all, and waits to be killed.
+# Once it is told to: makes the files that are not there, maps them all, and waits to be killed.
 MAPPING = """
-import mmap, sys, threading
+import mmap, os, sys, threading, time
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
 mapped = []
-for path in sys.argv[1:]:
+for path in sys.argv[2:]:
     with open(path, "a+b") as file:
         file.truncate(4096)
         mapped.append(mmap.mmap(file.fileno(), 4096))
@@ -304,11 +306,16 @@ threading.Event().wait()
 
 async def map_until_recorded(before: Path, made: Path, log: Path) -> None:
     """Has a process of a testbed map both, kills it once the watchdog has seen that, and ends the testbed."""
+    told = log.with_name("told")
     with ProcessGuard() as guard:
         process = await guard.start(
-            [sys.executable, "-c", MAPPING, str(before), str(made)], env=dict(os.environ), log=log
+            [sys.executable, "-c", MAPPING, str(told), str(before), str(made)], env=dict(os.environ), log=log
         )
         async with asyncio.timeout(60):
+            # What lay there when the watchdog first heard of the process is not the process's.
+            while not any(record.pid == process.pid for _, record in recorded() if record):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            told.touch()
             while not any(str(made) in record.shared_memory for _, record in recorded() if record):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         process.signal_group(signal.SIGKILL)
