@@ -10,6 +10,9 @@ import numpy.typing as npt
 Series = npt.NDArray[np.float64]
 Key = tuple[str, str]
 
+SERIES = ("interactive", "niw", "ended", "missed", "interactive_output")
+"""What is counted, as `DemandHistory` names it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandHistory:

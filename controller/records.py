@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from controller.history import DemandHistory, Key, Series
+from controller.history import SERIES, DemandHistory, Key, Series
 from controller.record_shape import require_shape
 from controller.types import (
     Binding,
@@ -43,7 +43,6 @@ from controller.types import (
 Record = dict[str, Any]
 
 _REMEMBERED = ("budget", "forecasts", "last_change_s", "numbers")
-_SERIES = ("interactive", "niw", "ended", "missed", "interactive_output")
 _NO_LIMITS = "the first decision record has no limits; decode a run's decisions from its first record on"
 
 
@@ -95,7 +94,7 @@ def decode_all(records: Iterable[Record]) -> list[tuple[Observation, ScalingPlan
     observed = [record["seen"] for record in given]
     if "limits" not in observed[0]:
         raise ValueError(_NO_LIMITS)
-    joined = {kind: _joined(observed, kind) for kind in _SERIES}
+    joined = {kind: _joined(observed, kind) for kind in SERIES}
     previous = _plan_from_json(observed[0]["previous"], None) if "previous" in observed[0] else None
     limits = _limits_from_json(observed[0]["limits"])
     decisions = []
@@ -147,7 +146,7 @@ def decode_plans(records: Iterable[Record]) -> Iterator[tuple[float, FleetLimits
             raise ValueError(_NO_LIMITS)
         if index == 0 and "previous" in seen:
             memory = _plan_from_json(seen["previous"], None).memory
-        for kind in _SERIES if index else ():
+        for kind in SERIES if index else ():
             for *_, values in seen["demand"].get(kind, ())[:1]:
                 _require_next(index, len(values), seen["demand"], demand_before)
         demand_before = seen["demand"]
@@ -187,8 +186,8 @@ def _demand_to_json(demand: DemandHistory, since_s: float | None) -> Record:
     return {
         "bin_s": demand.bin_s,
         "until_s": demand.until_s,
-        "bins": max((len(series) for kind in _SERIES for series in getattr(demand, kind).values()), default=0),
-        **{kind: _series_to_json(getattr(demand, kind), new) for kind in _SERIES},
+        "bins": max((len(series) for kind in SERIES for series in getattr(demand, kind).values()), default=0),
+        **{kind: _series_to_json(getattr(demand, kind), new) for kind in SERIES},
     }
 
 

@@ -39,9 +39,7 @@ def _load(case: Case) -> OfferedLoad:
         raise NotEmulated(
             f"workload.history_h {workload.history_h:g}: what was seen before the run is in no run folder"
         )
-    return OfferedLoad(
-        trace=case.trace, interactive_before={}, output_before={}, niw_before={}, mix=length_mixes(case.trace)
-    )
+    return OfferedLoad(trace=case.trace, mix=length_mixes(case.trace))
 
 
 @contextmanager

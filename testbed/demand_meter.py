@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from controller.history import DemandHistory, Key, Series
+from controller.history import SERIES, DemandHistory, Key, Series
 from testbed.length_meter import LengthMeter
 from testbed.offered_load import LengthMix
 from workloads.completion import Completion, Outcome
@@ -15,11 +15,11 @@ from workloads.slo import Slo
 class _Counts:
     """What one (model, region of origin) has had in the bin under way: tokens/s, and requests that ended."""
 
-    __slots__ = ("ended", "interactive", "missed", "niw", "output")
+    __slots__ = SERIES
 
     def __init__(self) -> None:
         self.interactive = 0.0
-        self.output = 0.0
+        self.interactive_output = 0.0
         self.niw = 0.0
         self.ended = 0.0
         self.missed = 0.0
@@ -51,11 +51,8 @@ class DemandMeter:
         self._bins_before = max(
             (len(series) for before in (interactive_before, niw_before) for series in before.values()), default=0
         )
-        self._interactive = {key: self._opened(interactive_before.get(key)) for key in keys}
-        self._output = {key: self._opened(output_before.get(key)) for key in keys}
-        self._niw = {key: self._opened(niw_before.get(key)) for key in keys}
-        self._ended = {key: self._opened(None) for key in keys}
-        self._missed = {key: self._opened(None) for key in keys}
+        before = {"interactive": interactive_before, "interactive_output": output_before, "niw": niw_before}
+        self._tables = {kind: {key: self._opened(before.get(kind, {}).get(key)) for key in keys} for kind in SERIES}
         self._slos = slos
         # A request adds to the numbers of the bin under way alone; they go into the tables when it has passed.
         self._bin = 0
@@ -84,7 +81,7 @@ class DemandMeter:
             counts.niw += completion.output_tokens / self._bin_s
         else:
             counts.interactive += completion.output_tokens / self._bin_s
-            counts.output += completion.output_tokens / self._bin_s
+            counts.interactive_output += completion.output_tokens / self._bin_s
             counts.ended += 1.0
             if not self._slos[request.tier].met_by(completion):
                 counts.missed += 1.0
@@ -98,24 +95,17 @@ class DemandMeter:
         return DemandHistory(
             bin_s=self._bin_s,
             until_s=self._bin * self._bin_s,
-            interactive={key: _past(series, count) for key, series in self._interactive.items()},
-            niw={key: _past(series, count) for key, series in self._niw.items()},
-            ended={key: _past(series, count) for key, series in self._ended.items()},
-            missed={key: _past(series, count) for key, series in self._missed.items()},
-            interactive_output={key: _past(series, count) for key, series in self._output.items()},
+            **{
+                kind: {key: _past(series, count) for key, series in table.items()}
+                for kind, table in self._tables.items()
+            },
         )
 
     def recall(self, shown: DemandHistory) -> None:
         """What has been shown as past stays so, whatever has been counted since."""
         self._at(shown.until_s)
-        for table, series in (
-            (self._interactive, shown.interactive),
-            (self._niw, shown.niw),
-            (self._ended, shown.ended),
-            (self._missed, shown.missed),
-            (self._output, shown.interactive_output),
-        ):
-            for key, values in series.items():
+        for kind, table in self._tables.items():
+            for key, values in getattr(shown, kind).items():
                 table[key] = np.concatenate([values, table[key][len(values) :]])
 
     def mix(self, now_s: float, *, least_requests: int = 400) -> Mapping[str, LengthMix]:
@@ -130,11 +120,8 @@ class DemandMeter:
         if bin_now > self._bin:
             index = self._bins_before + self._bin
             for key, counts in self._counts.items():
-                _put(self._interactive, key, index, counts.interactive)
-                _put(self._niw, key, index, counts.niw)
-                _put(self._ended, key, index, counts.ended)
-                _put(self._missed, key, index, counts.missed)
-                _put(self._output, key, index, counts.output)
+                for kind, table in self._tables.items():
+                    _put(table, key, index, getattr(counts, kind))
                 self._counts[key] = _Counts()
             self._lengths.go_to(bin_now)
             self._bin = bin_now

@@ -1,8 +1,9 @@
 """A scenario's workload: what will be asked, and what was seen before it began."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -37,10 +38,10 @@ class OfferedLoad:
     tokens of the interactive ones."""
 
     trace: Trace
-    interactive_before: Mapping[Key, Series]
-    output_before: Mapping[Key, Series]
-    niw_before: Mapping[Key, Series]
     mix: Mapping[str, LengthMix]
+    interactive_before: Mapping[Key, Series] = field(default_factory=lambda: MappingProxyType({}))
+    output_before: Mapping[Key, Series] = field(default_factory=lambda: MappingProxyType({}))
+    niw_before: Mapping[Key, Series] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def offered_load(scenario: Scenario, scenario_path: Path) -> OfferedLoad:
@@ -52,7 +53,7 @@ def offered_load(scenario: Scenario, scenario_path: Path) -> OfferedLoad:
     trace = synthesise(workload, scenario.seed)
     _check_bins(scenario, workload.seconds(scenario.workload.history_h))
     if scenario.workload.history_h == 0:
-        return OfferedLoad(trace=trace, interactive_before={}, output_before={}, niw_before={}, mix=length_mixes(trace))
+        return OfferedLoad(trace=trace, mix=length_mixes(trace))
     return _after(synthesise(workload, scenario.seed, from_h=-scenario.workload.history_h, to_h=0.0), trace, scenario)
 
 
@@ -100,7 +101,7 @@ def load_from_file(scenario: Scenario, path: Path) -> OfferedLoad:
                 raise ScenarioError(f"workload.trace {path.name}: no {column} {name!r} here{nearest(name, known)}")
     history_s = 3600.0 * scenario.workload.history_h
     if not history_s:
-        return OfferedLoad(trace=trace, interactive_before={}, output_before={}, niw_before={}, mix=length_mixes(trace))
+        return OfferedLoad(trace=trace, mix=length_mixes(trace))
     if history_s >= trace.horizon_s:
         raise ScenarioError(
             f"workload.history_h {scenario.workload.history_h:g} leaves nothing to run of {path.name}, which covers "

@@ -19,7 +19,7 @@ import pytest
 
 from testbed import process_watchdog
 from testbed.process_guard import ProcessGuard
-from testbed.process_record import forget_killed_run, record_folder, record_folders, recorded, run_record
+from testbed.process_record import ProcessRecord, forget_killed_run, record_folder, record_folders, recorded, run_record
 from testbed.process_watchdog import start_ticks, this_machine
 from testbed.temporary_folder import temporary_folder
 
@@ -304,6 +304,11 @@ threading.Event().wait()
 """
 
 
+async def one_recorded(such: Callable[[ProcessRecord], bool]) -> None:
+    while not any(such(record) for _, record in recorded() if record):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+
 async def map_until_recorded(before: Path, made: Path, log: Path) -> None:
     """Has a process of a testbed map both, kills it once the watchdog has seen that, and ends the testbed."""
     told = log.with_name("told")
@@ -313,11 +318,9 @@ async def map_until_recorded(before: Path, made: Path, log: Path) -> None:
         )
         async with asyncio.timeout(60):
             # What lay there when the watchdog first heard of the process is not the process's.
-            while not any(record.pid == process.pid for _, record in recorded() if record):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await one_recorded(lambda record: record.pid == process.pid)
             told.touch()
-            while not any(str(made) in record.shared_memory for _, record in recorded() if record):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+            await one_recorded(lambda record: str(made) in record.shared_memory)
         process.signal_group(signal.SIGKILL)
         await process.end(term_s=5)
 
