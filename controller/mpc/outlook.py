@@ -14,21 +14,28 @@ from controller.mpc.short_history import STEPS, recent_peak
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """Tokens/s to have capacity for over a window from now; `expected` is the peak at no headroom.
+    """The peak of demand, tokens/s, over a window from now; `expected` is the one at no headroom.
 
-    `headroom`: the one in force, at most the one asked for.
+    `headroom`: the one in force, at most the one asked for. `saturation`: a queue is relied on, of which servers serve
+    so many times theta, 1 or more; 1 where the headroom knows of queues.
     """
 
-    needed_tokens_per_s: float
+    peak_tokens_per_s: float
     expected_tokens_per_s: float
     window_s: float
     headroom: float
     method: str
     fell_back_because: str = ""
+    saturation: float = 1.0
+
+    @property
+    def needed_tokens_per_s(self) -> float:
+        """What to have capacity for, by theta: the peak, less what a queue takes of it, down to the expected one."""
+        return max(self.peak_tokens_per_s / self.saturation, min(self.peak_tokens_per_s, self.expected_tokens_per_s))
 
     @property
     def exceeded(self) -> float:
-        """How likely (0..1) demand peaks above what is needed."""
+        """How likely (0..1) demand is above the peak."""
         return min(1.0, exp(-self.headroom))
 
 
@@ -45,7 +52,7 @@ class ModelPast:
 
     @classmethod
     def of(
-        cls, demand: DemandHistory, model: str, step_s: float, stay_s: float, weights: tuple[float, float] = (1.0, 1.0)
+        cls, demand: DemandHistory, model: str, step_s: float, stay_s: float, weights: tuple[float, float]
     ) -> "ModelPast":
         """Of requests that stay with a server for `stay_s`; `weights` of a prompt token and of an output token.
 
@@ -83,29 +90,33 @@ def _weighted(demand: DemandHistory, key: Key, step_s: float, weights: tuple[flo
     return of_prompt * (tokens - outputs) + of_output * outputs
 
 
-def outlook(past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, budget: float) -> Outlook:
+def outlook(
+    past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, budget: float, saturation: float
+) -> Outlook:
     """The peak from now to `lead_s` that is exceeded with probability exp(-headroom), or with a larger one where so
     much headroom is not worth its price.
 
-    While history is too short for a fit the last 15 minutes say what they can, by name.
+    While history is too short for a fit the last 15 minutes say what they can, by name; nor was the headroom rehearsed
+    with a queue then, so that what servers serve of one, `saturation` times theta, counts here.
     """
     window = past.window_steps(lead_s)
     fit = peaks.fit(past.values, past.last_step, window)
     if fit is None:
-        needed, expected = recent_peak(past.values, headroom)
+        peak, expected = recent_peak(past.values, headroom)
         return Outlook(
-            needed_tokens_per_s=needed,
+            peak_tokens_per_s=peak,
             expected_tokens_per_s=expected,
             window_s=window * past.step_s,
             headroom=headroom,
             method=f"last {STEPS} steps",
             fell_back_because=f"too little demand seen for a fit: {len(past.values)} steps",
+            saturation=saturation,
         )
     tail = past.values[-(peaks.season_steps + 2 * LONGEST) :]
     log_peak, size = (column[:1] for column in fit.expected(tail, len(tail)))
     planned, in_force = fit.planned(log_peak, size, headroom, budget)
     return Outlook(
-        needed_tokens_per_s=float(planned[0]),
+        peak_tokens_per_s=float(planned[0]),
         expected_tokens_per_s=float(fit.peaks_tokens_per_s(log_peak, size, np.zeros(1))[0]),
         window_s=window * past.step_s,
         headroom=float(in_force[0]),

@@ -11,6 +11,7 @@ from controller.mpc.headroom import adapted, unwound
 from controller.mpc.held import LEADS_HELD, held_numbers, highest_held, standing_tokens_per_s
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.leads import (
+    patience_s,
     saturation_of_cheapest,
     start_lead_s,
     stay_s,
@@ -77,11 +78,13 @@ class _ModelView:
     def words(self) -> str:
         """Why so much capacity: for the reason of a step."""
         by = self.wake or self.start
-        why = f"{by.needed_tokens_per_s:.0f} tokens/s within {by.window_s:g} s"
+        why = f"{by.peak_tokens_per_s:.0f} tokens/s within {by.window_s:g} s"
         if by.method == "true future":
             why += " (true future)"
         else:
             why += f", exceeded in {by.exceeded:.1%} of cases ({by.expected_tokens_per_s:.0f} expected)"
+        if by.saturation > 1:
+            why += f", {by.needed_tokens_per_s:.0f} by theta, the rest from a queue"
         if self.held_tokens_per_s > self.needed_tokens_per_s:
             why += f", {self.held_tokens_per_s:.0f} in the last {LEADS_HELD * self.lead_s:g} s"
         if self.batch_tokens_per_s > 0:
@@ -195,7 +198,9 @@ class ModelPredictive:
             known = self.foresight.outlook(seen, model, lead_s, self.parameters.budget)
         if known is not None:
             return known
-        return outlook(past, self._peaks, lead_s, headroom, self.parameters.budget)
+        waits = patience_s(seen.limits, model) > 0
+        saturation = saturation_of_cheapest(seen.limits, model) if waits else 1.0
+        return outlook(past, self._peaks, lead_s, headroom, self.parameters.budget, saturation)
 
     def _counts(
         self,
@@ -263,7 +268,7 @@ def _forecasts(
             from_s=seen.demand.until_s,
             step_s=view.start.window_s,
             mean_tokens_per_s=(view.start.expected_tokens_per_s * share,),
-            upper_tokens_per_s=(view.start.needed_tokens_per_s * share,),
+            upper_tokens_per_s=(view.start.peak_tokens_per_s * share,),
             upper_quantile=1.0 - view.start.exceeded,
             method=view.start.method,
             fell_back_because=view.start.fell_back_because,

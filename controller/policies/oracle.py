@@ -35,7 +35,7 @@ class TrueFuture:
         steps = int(np.ceil(lead_s / self.bin_s - 1e-6)) + 1
         peak = float(planned[first : first + steps].max(initial=0.0))
         return Outlook(
-            needed_tokens_per_s=peak,
+            peak_tokens_per_s=peak,
             expected_tokens_per_s=peak,
             window_s=steps * self.bin_s,
             headroom=0.0,

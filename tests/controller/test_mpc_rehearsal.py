@@ -64,7 +64,7 @@ def test_where_requests_may_queue_less_headroom_is_needed():
 def test_a_demand_that_whole_servers_happen_to_fit_teaches_nobody_to_plan_for_less():
     """Five servers take all of it. Planning for a little over four would come out as five as well, today."""
     past = days(swing=0.0, noise=0.0)
-    seen = outlook(past, PEAKS, LEAD_S, begun(past, fleet()), 0.01)
+    seen = outlook(past, PEAKS, LEAD_S, begun(past, fleet()), 0.01, 1.0)
     assert seen.needed_tokens_per_s > 0.9 * 5000.0
 
 
@@ -117,7 +117,7 @@ def test_without_patience_a_step_above_capacity_misses_as_a_whole_and_the_next_b
 
 
 def test_below_every_quantile_each_unit_of_headroom_takes_a_tenth_off_the_plan():
-    needed = [outlook(days(), PEAKS, LEAD_S, headroom, 0.01).needed_tokens_per_s for headroom in (-0.9, -1.9)]
+    needed = [outlook(days(), PEAKS, LEAD_S, headroom, 0.01, 1.0).needed_tokens_per_s for headroom in (-0.9, -1.9)]
     assert needed[1] / needed[0] == pytest.approx(np.exp(-0.1))
 
 
@@ -130,6 +130,15 @@ def test_a_short_history_is_planned_for_by_its_level_and_by_how_much_it_changes(
     assert recent_peak(calm, 1.0)[0] < planned
     assert recent_peak(calm, np.log(2))[0] == pytest.approx(level), "its median"
     assert recent_peak(np.zeros(15), 3.0) == recent_peak(np.zeros(0), 3.0) == (0.0, 0.0)
+
+
+def test_of_a_short_history_no_more_is_planned_for_than_a_queue_leaves_but_always_the_expected_peak():
+    rough = 1000.0 * np.where(np.arange(15) % 2, 1.2, 0.8)
+    past = ModelPast(values=rough, step_s=60.0, last_step=15)
+    alone, queued, deep = (outlook(past, PEAKS, LEAD_S, 3.0, 0.01, saturation) for saturation in (1.0, 1.1, 10.0))
+    assert alone.needed_tokens_per_s == alone.peak_tokens_per_s == queued.peak_tokens_per_s
+    assert queued.needed_tokens_per_s == pytest.approx(queued.peak_tokens_per_s / 1.1)
+    assert deep.needed_tokens_per_s == deep.expected_tokens_per_s
 
 
 @pytest.mark.parametrize(
