@@ -2,9 +2,9 @@
 
 One process takes requests, tokenises, detokenises and streams for all: what arrives waits for it, and what leaves does
 too, the longer the more sequences decode. So short requests are sent at random moments while others decode. The
-engine's own part of their TTFT is known: with asynchronous scheduling, vLLM's default, half an iteration S until the
-next begins, one that was put together already, and M, the request's own; without, S/2 + M. The pace of the others
-tells S; by how much M is longer is in the step times.
+engine's own part of their TTFT is known: with asynchronous scheduling, vLLM's default on GPUs, half an iteration S
+until the next begins, one that was put together already, and M, the request's own; without, S/2 + M. The pace of the
+others tells S; by how much M is longer is in the step times.
 """
 
 import asyncio

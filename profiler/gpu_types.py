@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 MIB = 1024**2
+CPU = "cpu"
+"""The type of a server without a GPU, in profiles and scenarios: it runs on vLLM's CPU build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,15 @@ from profiler.loads import Loads
 from profiler.plan import MeasurementPlan
 from profiler.points import ServerLimits
 from profiler.profile import ServerProfile
-from profiler.profile_parts import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance, StepSample
+from profiler.profile_parts import (
+    EngineArgs,
+    KvCache,
+    ProfiledGpu,
+    ProfiledModel,
+    Provenance,
+    StepSample,
+    schedules_asynchronously,
+)
 from profiler.progress import Tell, unheard
 from profiler.raw_samples import write_rows, write_samples
 from profiler.server_facts import ServerFacts
@@ -161,9 +169,8 @@ async def measure_server(
     ) as session:
         iterations, loads = Iterations(session), Loads(session, meter)
         fit = await iterations.measure()
-        crowded = await CrowdedRequests(
-            session, fit.step_time, async_scheduling=subject.engine.async_scheduling
-        ).measure()
+        asynchronous = schedules_asynchronously(subject.engine.async_scheduling, subject.gpu.type)
+        crowded = await CrowdedRequests(session, fit.step_time, async_scheduling=asynchronous).measure()
         closed = await loads.closed_loops(fit.step_time)
         theta = await loads.theta(closed)
         power = await loads.power(closed, fit.step_time)

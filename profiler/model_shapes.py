@@ -197,9 +197,26 @@ TINY_BLOOM = ModelShape(
     max_positions=2048,
     tied=True,
 )
+# Large enough that on one core an iteration is arithmetic, as on a GPU, and not what the server's processes do around
+# it; small enough for some requests per second.
+SMALL_LLAMA = ModelShape(
+    name="small-llama",
+    architecture="LlamaForCausalLM",
+    layers=4,
+    hidden_size=512,
+    heads=8,
+    kv_heads=4,
+    head_dim=64,
+    intermediate_size=1536,
+    vocab_size=8192,
+    max_positions=4096,
+    tied=True,
+    rope_theta=1e4,
+)
 
 MODEL_SHAPES: dict[str, ModelShape] = {
-    shape.name: shape for shape in (LLAMA_2_70B, BLOOM_176B, LLAMA_3_1_8B, LLAMA_3_2_3B, TINY_LLAMA, TINY_BLOOM)
+    shape.name: shape
+    for shape in (LLAMA_2_70B, BLOOM_176B, LLAMA_3_1_8B, LLAMA_3_2_3B, SMALL_LLAMA, TINY_LLAMA, TINY_BLOOM)
 }
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from profiler.gpu_types import CPU
+
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -62,10 +64,17 @@ class EngineArgs(Part):
     env: dict[str, str] = Field(default_factory=dict)
 
     @property
-    def async_scheduling(self) -> bool:
-        """Whether an iteration is put together while the one before it runs: unless `extra_args` turn it off."""
+    def async_scheduling(self) -> bool | None:
+        """What `extra_args` say of it; None where they say nothing."""
         told = [argument for argument in self.extra_args if argument in _ASYNC_SCHEDULING]
-        return not told or told[-1] == _ASYNC_SCHEDULING[0]
+        return told[-1] == _ASYNC_SCHEDULING[0] if told else None
+
+
+def schedules_asynchronously(told: bool | None, gpu_type: str) -> bool:
+    """Whether vLLM puts an iteration together while the one before it runs: unless it is told not to, and never on the
+    CPU, whatever it is told (its CPU platform turns it off).
+    """
+    return told is not False and gpu_type != CPU
 
 
 class KvCache(Part):

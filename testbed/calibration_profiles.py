@@ -3,12 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+from profiler.gpu_types import CPU
 from profiler.plan import LengthMix, MeasurementPlan
 from profiler.profile_parts import LatencySlo
 from testbed.capacities import strictest_slo
 from testbed.model_argument import resolve_model
 from testbed.offered_load import OfferedLoad, offered_load
-from testbed.profile_job import CPU, ProfileJob, Serving, chosen_gpus, work_folder
+from testbed.profile_job import ProfileJob, Serving, chosen_gpus, work_folder
 from testbed.profile_progress import measured_with_progress
 from testbed.profiling import profile_model
 from testbed.scenario import Scenario

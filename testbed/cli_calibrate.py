@@ -36,7 +36,7 @@ def calibrate_command(
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL/GPU=FILE", help="A profile instead of the scenario's: tiny-llama/cpu=x.json. Repeatable."
+            metavar="MODEL/GPU=FILE", help="A profile instead of the scenario's: small-llama/cpu=x.json. Repeatable."
         ),
     ] = None,
     profile_minutes: Annotated[

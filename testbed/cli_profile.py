@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from profiler.measure import Subject
+from profiler.model_shapes import MODEL_SHAPES
 from profiler.plan import LengthMix, MeasurementPlan
 from profiler.profile import ServerProfile
 from profiler.profile_parts import EngineArgs, LatencySlo, ProfiledGpu
@@ -66,8 +67,8 @@ def measure(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A Hugging Face id, a model's folder, or one of llama-2-70b, bloom-176b, llama-3.1-8b, llama-3.2-3b, "
-            "tiny-llama, tiny-bloom. With --base-url: the served name, needed where there are several.",
+            help=f"A Hugging Face id, a model's folder, or one of {', '.join(MODEL_SHAPES)}. With --base-url: the "
+            "served name, needed where there are several.",
         ),
     ] = None,
     out: Annotated[

@@ -6,11 +6,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from profiler.gpu_types import CPU
 from profiler.plan import MeasurementPlan
 from profiler.profile import ServerProfile, load_profile
 from testbed.bad_input import BadInput
 from testbed.model_argument import ModelToProfile, resolve_model
-from testbed.profile_job import CPU, ProfileJob, Serving, chosen_gpus
+from testbed.profile_job import ProfileJob, Serving, chosen_gpus
 from testbed.profile_progress import measured_with_progress
 from testbed.profile_validation import Validation, validate_on_new_server, validate_running
 from testbed.temporary_folder import temporary_folder

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from testbed.cpu_pace import pace_spread
 from testbed.gpu_inventory import gpu_inventory
 from testbed.ports import FIRST_PORT, LAST_PORT, Ports
 from testbed.server import ServerError
@@ -22,6 +23,8 @@ _GIB = 2**30
 # A small server of the CPU build takes 1.1 GB, the testbed itself about 0.3.
 _VLLM_RAM_BYTES = 2 * _GIB
 _FREE_DISK_BYTES = 1 * _GIB
+# A core that nobody shares keeps its pace within some per cent.
+_STEADY = 1.25
 _SHARED_MEMORY = Path("/dev/shm")
 # A server over several GPUs takes some 160 MiB for messages between its processes, NCCL some more.
 _FREE_SHARED_MEMORY_BYTES = _GIB // 2
@@ -59,6 +62,7 @@ def diagnose(folder: Path | None = None) -> list[Finding]:
     return [
         _python(),
         _cores(),
+        _pace(),
         _ram(),
         _disk(folder or Path.cwd()),
         _shared_memory(),
@@ -115,6 +119,17 @@ def _python() -> Finding:
 def _cores() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return Finding(name="CPU cores", ok=True, detail=f"{cores} usable")
+
+
+def _pace() -> Finding:
+    spread = pace_spread()
+    return Finding(
+        name="steady cores",
+        ok=spread <= _STEADY,
+        detail=f"the same work takes up to {spread:.1f} times as long from one moment to the next",
+        advice="something shares the cores: what `testbed profile` and `testbed calibrate` measure of servers on the "
+        "CPU scatters as much",
+    )
 
 
 def _ram() -> Finding:

@@ -5,8 +5,8 @@ The rules (vLLM V1's scheduler): an iteration decodes every running sequence by 
 while fewer than `max_num_seqs` run and the blocks of a whole prompt are free. A decoding sequence that needs a block
 when none is free preempts the last in that order, which later recomputes all it had.
 
-With asynchronous scheduling, vLLM's default, an iteration is put together while the one before it runs: who arrives
-meanwhile is not in it, and joins the one after, unless there is nothing else to do.
+With asynchronous scheduling, vLLM's default on GPUs, an iteration is put together while the one before it runs: who
+arrives meanwhile is not in it, and joins the one after, unless there is nothing else to do.
 
 Runs of pure decode iterations are not simulated one by one: the engine jumps to the next finish or to the point where
 blocks run out, and an arrival cuts the jump at the next iteration boundary. No asyncio here: the caller submits and

@@ -8,6 +8,7 @@ from functools import partial
 from mypy_extensions import mypyc_attr
 
 from profiler.profile import ServerProfile
+from profiler.profile_parts import schedules_asynchronously
 from testbed.emulated_engine import EmulatedEngine
 from testbed.engine_parts import EngineLimits, Sequence
 from testbed.fault import Fault, FaultKind
@@ -83,7 +84,7 @@ class EmulatedServer:
             self._limits,
             step_by_step=step_by_step,
             noise=noise,
-            async_scheduling=spec.async_scheduling is not False,  # vLLM's default is on
+            async_scheduling=schedules_asynchronously(spec.async_scheduling, profile.gpu.type),
         )
         # By the sequences that run; only the idle server's where no others were measured.
         crowds = range(spec.max_num_seqs + 1 if profile.crowded_requests else 1)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from profiler.gpu_types import gpu_type_name
+from profiler.gpu_types import CPU, gpu_type_name
 from profiler.measure import Subject
 from profiler.plan import MeasurementPlan
 from profiler.profile_parts import EngineArgs, ProfiledGpu
@@ -22,8 +22,6 @@ _CPU_MAX_NUM_SEQS, _CPU_MAX_NUM_BATCHED_TOKENS, _CPU_MAX_MODEL_LEN = 64, 2048, 2
 # On GPUs, where nothing else was asked for.
 MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS = 256, 8192
 DTYPE = "bfloat16"
-# What a server without a GPU runs on, in profiles and scenarios.
-CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from profiler.gpu_types import CPU
 from testbed.bad_input import BadInput
 from testbed.fault_parts import FaultConfig, RecoveryConfig
 from testbed.scenario_parts import (
@@ -23,9 +24,6 @@ from testbed.scenario_parts import (
 from testbed.strict import FolderName, Strict, nearest
 from workloads.request import Tier
 from workloads.slo import SAGESERVE_SLOS, Slo
-
-# The GPU type of a region that has none: in vllm mode its servers run on the CPU build of vLLM.
-CPU = "cpu"
 
 
 class Mode(StrEnum):

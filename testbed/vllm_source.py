@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from controller.types import Placement
+from profiler.gpu_types import CPU
 from profiler.model_folder import write_model_folder
 from profiler.model_shapes import MODEL_SHAPES
 from testbed.capacities import ModelCapacity
@@ -16,7 +17,7 @@ from testbed.gpu_slots import GpuSlots, deal_gpus
 from testbed.lifecycle import StateListener
 from testbed.ports import Ports
 from testbed.process_guard import ProcessGuard
-from testbed.scenario import CPU, Scenario, ScenarioError
+from testbed.scenario import Scenario, ScenarioError
 from testbed.server import Server
 from testbed.server_sources import capacity_tokens, imagined_slots, quotas_of, server_spec
 from testbed.vllm_host import VllmHost

@@ -8,7 +8,7 @@ from profiler.analytical import analytical_profile
 from profiler.gpu_types import H100
 from profiler.model_shapes import LLAMA_3_1_8B
 from profiler.profile import OutsideDomainError, ServerProfile, bundled_profiles, load_profile
-from profiler.profile_parts import Domain, EngineArgs
+from profiler.profile_parts import Domain, EngineArgs, schedules_asynchronously
 
 
 def a_profile() -> ServerProfile:
@@ -55,10 +55,12 @@ def test_a_file_of_before_requests_were_measured_among_others_loads_and_adds_not
         (("--no-async-scheduling", "--async-scheduling"), True),
     ],
 )
-def test_a_server_schedules_asynchronously_unless_its_arguments_say_otherwise(
+def test_a_server_schedules_asynchronously_unless_its_arguments_say_otherwise_and_never_on_the_cpu(
     arguments: tuple[str, ...], expected: bool
 ) -> None:
-    assert EngineArgs(extra_args=arguments).async_scheduling is expected
+    told = EngineArgs(extra_args=arguments).async_scheduling
+    assert schedules_asynchronously(told, "h100") is expected
+    assert not schedules_asynchronously(told, "cpu")
 
 
 def test_an_unknown_name_gets_the_nearest_bundled_ones() -> None:

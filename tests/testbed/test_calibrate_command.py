@@ -111,11 +111,11 @@ def test_the_profile_of_a_calibration_is_measured_as_the_scenario_serves_its_mod
 ) -> None:
     jobs: list[ProfileJob] = []
     monkeypatch.setattr(calibration_profiles, "measured_with_progress", lambda work, _: jobs.append(work.args[0]))
-    model = 'models."tiny-llama"'
+    model = 'models."small-llama"'
     env = "{GOMP_CPU_AFFINITY: '1', OMP_NUM_THREADS: '2'}"
     overrides = (f"{model}.vllm.async_scheduling={chosen}", f"{model}.max_num_seqs=7", f"{model}.vllm.env={env}")
     placed = calibration_profiles.measure_profiles("calibrate-cpu", overrides, 2.0, tmp_path)
-    assert placed == (f'{model}.profiles."cpu"={tmp_path / "tiny-llama-cpu.json"}',)
+    assert placed == (f'{model}.profiles."cpu"={tmp_path / "small-llama-cpu.json"}',)
     (job,) = jobs
     assert job.serving.max_num_seqs == 7
     assert job.serving.extra_args == (*told, "--distributed-executor-backend", "uni")

@@ -1,11 +1,18 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from testbed import doctor
+from testbed.cpu_pace import pace_spread
 from testbed.doctor import Finding, diagnose, find_vllm_python, modes, vllm_version
 from testbed.gpu_inventory import Gpu, GpuInventory
+
+
+@pytest.fixture(autouse=True)
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "pace_spread", lambda: 1.05)
 
 
 def finding(findings: list[Finding], name: str) -> Finding:
@@ -18,6 +25,20 @@ def test_every_finding_has_a_detail_and_whatever_is_missing_an_advice(tmp_path: 
     assert all(f.detail for f in findings)
     assert all(f.advice for f in findings if not f.ok)
     assert str(tmp_path) in finding(findings, "disk").detail
+
+
+def test_cores_that_others_share_are_told_of_and_keep_no_mode_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finding(diagnose(), "steady cores").ok
+    monkeypatch.setattr(doctor, "pace_spread", lambda: 1.8)
+    found = finding(diagnose(), "steady cores")
+    assert (found.ok, found.needed_by) == (False, ())
+    assert "up to 1.8 times as long" in found.detail
+
+
+def test_a_core_that_is_now_fast_and_now_slow_has_the_ratio_as_its_spread() -> None:
+    """Four pieces of 1 ms, four of 2 ms, and so on: by a clock that only the test moves."""
+    ticks = iter(np.cumsum([0.0, *([1e-3] * 4 + [2e-3] * 4) * 100]).tolist())
+    assert pace_spread(0.5, cpu_s=lambda: next(ticks)) == pytest.approx(2.0, rel=0.01)
 
 
 def test_without_vllm_only_the_vllm_mode_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
