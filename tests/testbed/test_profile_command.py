@@ -99,7 +99,10 @@ def test_a_server_behind_http_is_profiled_to_what_it_is(served: tuple[str, Path]
     assert read_table(profile.requests, tmp_path / "p.json").num_rows == profile.requests.rows > 0
     assert profile.power is None
     assert not (tmp_path / "p.work").exists()
-    assert "held out" in done.stdout
+    # On a machine that is slow just then, no time is left for it, and the profile says so.
+    assert profile.fit is not None
+    assert ("held out" in done.stdout) == (profile.fit.held_out is not None)
+    assert profile.fit.held_out is not None or any("time was too short" in note for note in profile.provenance.notes)
 
 
 def journal_lines(folder: Path) -> list[str]:
