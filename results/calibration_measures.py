@@ -6,6 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from profiler.gpu_types import CPU
 from results.arrays import Floats
 from results.calibration import Crowd, Measure
 from results.metrics import is_outcome, latencies, percentiles
@@ -24,7 +25,7 @@ _CROWDS: tuple[tuple[int, int | None], ...] = ((0, 0), (1, 3), (4, 7), (8, 15), 
 
 def limits_for(gpu_types: Sequence[str]) -> Mapping[str, float]:
     """By the names of measures."""
-    return _LIMITS_CPU if "cpu" in gpu_types else _LIMITS_GPU
+    return _LIMITS_CPU if CPU in gpu_types else _LIMITS_GPU
 
 
 def measure(

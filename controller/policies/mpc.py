@@ -152,6 +152,7 @@ class ModelPredictive:
         headroom, ratio = numbers.get(f"headroom {model}"), numbers.get(f"theta {model}", 1.0)
         if headroom is None:
             headroom = first_headroom(past, self._peaks, seen.limits, model, lead_s, given.budget)
+        saturation = saturation_of_cheapest(seen.limits, model)
         since_s = numbers.get("seen_until_s", seen.demand.until_s)
         service = service_of(seen, model, past, since_s=since_s)
         unavoidable = unavoidable_share(numbers.get(f"unavoidable {model}", 0.0), service)
@@ -159,13 +160,14 @@ class ModelPredictive:
         if charged is not None:
             weight = past.weight(service.steps, self._peaks.season_steps)
             headroom = adapted(headroom, charged, given.budget, weight)
-            ratio = corrected_ratio(ratio, service, charged, given.budget, saturation_of_cheapest(seen.limits, model))
+            ratio = corrected_ratio(ratio, service, charged, given.budget, saturation)
         thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
         held = highest_held(numbers, model, seen.at_s - LEADS_HELD * lead_s)
         if len(past.values) * step_s < LEADS_HELD * lead_s:
             held = max(held, standing_tokens_per_s(seen, model, thetas))
-        start = self._outlook(seen, past, model, start_s, headroom)
-        wake = None if wake_s is None else self._outlook(seen, past, model, lead_s, headroom)
+        queued = saturation if patience_s(seen.limits, model) > 0 else 1.0
+        start = self._outlook(seen, past, model, start_s, headroom, queued)
+        wake = None if wake_s is None else self._outlook(seen, past, model, lead_s, headroom, queued)
         needed = start.needed_tokens_per_s
         if wake is not None:
             asleep = sleeping_tokens_per_s(seen, model, thetas)
@@ -192,14 +194,14 @@ class ModelPredictive:
             lead_s=lead_s,
         )
 
-    def _outlook(self, seen: Observation, past: ModelPast, model: str, lead_s: float, headroom: float) -> Outlook:
+    def _outlook(
+        self, seen: Observation, past: ModelPast, model: str, lead_s: float, headroom: float, saturation: float
+    ) -> Outlook:
         known = None
         if self.foresight is not None:
             known = self.foresight.outlook(seen, model, lead_s, self.parameters.budget)
         if known is not None:
             return known
-        waits = patience_s(seen.limits, model) > 0
-        saturation = saturation_of_cheapest(seen.limits, model) if waits else 1.0
         return outlook(past, self._peaks, lead_s, headroom, self.parameters.budget, saturation)
 
     def _counts(
