@@ -217,7 +217,11 @@ class Iterations:
         ]
 
     async def _hold_out(self, fit: StepTimeFit) -> None:
-        """Points at random within the domain, kept from the fit; fewer when time is short."""
+        """Points at random within the domain, kept from the fit; fewer when time is short.
+
+        A few are measured even then, in the time of what follows: a fit that nothing judges is worth less than theta
+        found in fewer steps.
+        """
         rng = np.random.default_rng([self._plan.seed, 1])
         drawn = random_points(self._limits, 3 * self._plan.held_out, rng, self._plan.longest_prompt)
         recorded = {sample.point for sample in self.samples if sample.held_out}
@@ -230,4 +234,5 @@ class Iterations:
             if len(chosen) < self._plan.held_out and str(point) not in fit.leave_one_out and within and affordable:
                 chosen.append(point)
                 room_s -= cost_s
-        await self._measure("held-out points", chosen, UNTIL_HELD_OUT, held_out=True)
+        until = UNTIL_HELD_OUT if len(chosen) > _FEWEST_HELD_OUT else 1.0
+        await self._measure("held-out points", chosen, until, held_out=True)

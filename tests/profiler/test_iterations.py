@@ -160,3 +160,8 @@ def test_a_small_budget_leaves_the_costly_points_out_and_says_so(measured: Calla
     assert any("the time was too short" in note for note in outcome.notes)
     assert outcome.took_s < 60
     assert outcome.fit.quality.residuals.n >= 8
+
+
+def test_three_points_judge_the_fit_of_a_budget_whose_share_for_them_is_spent(measured: Callable[..., Any]) -> None:
+    outcome = measured(plan=replace(SMALL, budget_s=30.0))
+    assert outcome.fit.quality.held_out.n == 3
