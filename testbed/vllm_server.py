@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 from dataclasses import replace
@@ -18,9 +17,10 @@ from testbed.lifecycle import Lifecycle, StateListener
 from testbed.paced_process import PacedProcess
 from testbed.process_guard import GuardedProcess
 from testbed.server import BreakOff, Ended, Received, ServerError, ServerLoad, ServerSpec, ServerState
+from testbed.server_health import until_silent
 from testbed.server_log import exit_words, log_tail, telling_line
 from testbed.sleep_api import SLEEP_ARGUMENT, SLEEP_ENV, put_to_sleep, require_sleeping, wake_up
-from testbed.vllm_command import vllm_command
+from testbed.vllm_command import sockets_in, vllm_command, vocab_size
 from testbed.vllm_host import VllmHost
 from testbed.vllm_metrics import MetricsError, kv_capacity_tokens, server_load
 from workloads.answer import Answer
@@ -153,14 +153,14 @@ class VllmServer:
             gpu_indices=self._gpu_indices,
             api_key=self._host.api_key,
         )
-        self._vocab_size = _vocab_size(self.spec)
+        self._vocab_size = vocab_size(self.spec)
         self._control = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=_CONTROL_TIMEOUT_S), headers=authorization(self._host.api_key)
         )
         # In the log's folder: `python -m` looks for modules in the folder it is started in.
         self._process = await self._host.guard.start(
             command.argv,
-            env={**_scratch(self._host.guard.scratch), **command.env},
+            env={**sockets_in(self._host.guard.scratch), **command.env},
             log=self._log,
             cwd=self._host.log_folder,
             what=f"server {self.server_id}",
@@ -357,22 +357,10 @@ class VllmServer:
     async def _ask_for_health(self) -> None:
         """Kill the process when it has not answered for too long: whoever watches it tells the rest."""
         assert self._process is not None
-        timeout_s, loop = self._host.health_timeout_s, asyncio.get_running_loop()
-        until_s = loop.time() + timeout_s
-        while loop.time() < until_s:
-            asked_s = loop.time()
-            await asyncio.sleep(self._host.health_every_s)
-            # A testbed that stood still itself has asked nobody.
-            until_s += max(0.0, loop.time() - asked_s - 2.0 * self._host.health_every_s)
-            try:
-                left_s = max(_HEALTH_EVERY_S, until_s - loop.time())
-                async with self._session().get(
-                    f"{self.base_url}/health", timeout=aiohttp.ClientTimeout(total=left_s)
-                ) as response:
-                    if response.status == 200:
-                        until_s = loop.time() + timeout_s
-            except (aiohttp.ClientError, TimeoutError):
-                pass
+        timeout_s = self._host.health_timeout_s
+        await until_silent(
+            self._session(), f"{self.base_url}/health", every_s=self._host.health_every_s, timeout_s=timeout_s
+        )
         self._hung = f"hung: no answer to its health check for {timeout_s:g} s"
         self._process.signal_group(signal.SIGKILL)
 
@@ -411,20 +399,3 @@ class VllmServer:
             f"server {self.server_id} ({self.spec.model}) {what}{f': {told}' if told else ''}; log: {self._log}",
             log_tail(self._log),
         )
-
-
-def _scratch(folder: Path) -> dict[str, str]:
-    """Where vLLM's processes put the sockets between them, which stay when they are killed. A socket's path has 107
-    bytes at most, and its name takes 37."""
-    return {"VLLM_RPC_BASE_PATH": str(folder)} if len(os.fsencode(folder)) <= 70 else {}
-
-
-def _vocab_size(spec: ServerSpec) -> int:
-    """Of the model's config where it is a folder; else a size that every model in common use has."""
-    config = Path(spec.model_path or spec.model) / "config.json"
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return SMALL_VOCABULARY
-    size = content.get("vocab_size") or content.get("text_config", {}).get("vocab_size")
-    return int(size) if size else SMALL_VOCABULARY
