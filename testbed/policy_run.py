@@ -2,11 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from controller.records import encode
 from controller.rules.ordering import request_ranking
@@ -14,6 +12,7 @@ from controller.rules.roles import deal_start_state
 from controller.types import FleetLimits, Observation, Placement, Policy, Pool
 from results.recorder import RunRecorder
 from results.schema import GIVEN_UP
+from testbed.callback_faults import CallbackFaults
 from testbed.capacity_table import CapacityTable
 from testbed.demand_meter import DemandMeter
 from testbed.fault_injection import FaultInjection
@@ -21,12 +20,13 @@ from testbed.fault_schedule import fault_schedule
 from testbed.fleet import ServerFleet
 from testbed.gauge_record import record_gauges
 from testbed.gpu_record import record_gpus
-from testbed.live_events import Began, Decided, HandedOver, Listener, Served, ServerChange
+from testbed.live_events import Began, Decided, HandedOver, Listener, Served
 from testbed.niw_queue import NiwQueue
 from testbed.offered_load import OfferedLoad
 from testbed.router import Router
 from testbed.scenario import Mode, Scenario
 from testbed.server import Server, ServerState
+from testbed.server_changes import ServerChanges
 from testbed.server_sources import ServerSource
 from testbed.starting_point import StartingPoint, first_moment
 from workloads.clock import RunClock
@@ -104,11 +104,8 @@ class PolicyRun:
         self._clock = RunClock()
         self._start_clock()
         self._recorded = None if begins.decided is None else begins.decided[0]
-        self._placement_of: dict[str, Placement] = {}
-        self._asleep: set[str] = set()
-        self._before_start: list[ServerChange] = []
-        self._started = False
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes = ServerChanges(recorder, self._clock, self._gpus_of, listener)
+        self._callbacks = CallbackFaults()
         self._grace: asyncio.Timeout | None = None
         self._watch: SelfWatch | None = None
         self._lateness_told = 0
@@ -179,7 +176,7 @@ class PolicyRun:
 
         Raises ServerError when an initial server does not start.
         """
-        with self._broken_by_callbacks():
+        with self._callbacks:
             return await self._run()
 
     async def _run(self) -> float:
@@ -224,7 +221,7 @@ class PolicyRun:
                         name="GPUs",
                     ),
                     background.create_task(self._flush_forever(), name="records"),
-                    background.create_task(self._until_broken(), name="callbacks"),
+                    background.create_task(self._callbacks.first(), name="callbacks"),
                 ]
                 if scenario.mode is not Mode.VIRTUAL:  # there, nothing is ever late
                     self._watch = SelfWatch(self._clock)
@@ -266,12 +263,7 @@ class PolicyRun:
         begins = self._begins
         before_s = self._clock.now_s() - begins.from_s
         self._start_clock()
-        for change in begins.lost:
-            self._record_change(change)
-        for change in self._before_start:
-            at_s = change.at_s - before_s
-            self._record_change(replace(change, at_s=max(at_s, begins.from_s) if begins.from_s else at_s))
-        self._started = True
+        self._changes.begin(before_s, begins.from_s, begins.lost)
         if self._listener is not None:
             self._listener(Began(before_s=before_s))
             for completion in begins.ended:
@@ -308,31 +300,7 @@ class PolicyRun:
             return f"not done {self._setting.scenario.grace_s:g} s after the end of the workload"
         return "the run was interrupted"
 
-    # Requests. They are served by callbacks, not by tasks: a fault there has no task to end.
-
-    @contextmanager
-    def _broken_by_callbacks(self) -> Iterator[None]:
-        """While it lasts, what a callback of the loop raises ends the run."""
-        loop = asyncio.get_running_loop()
-        before = loop.get_exception_handler()
-
-        def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            if "handle" in context and not self._broken.done():
-                self._broken.set_exception(context["exception"])
-            elif before is not None:
-                before(loop, context)
-            else:
-                loop.default_exception_handler(context)
-
-        loop.set_exception_handler(note)
-        try:
-            yield
-        finally:
-            loop.set_exception_handler(before)
-
-    async def _until_broken(self) -> None:
-        """Forever, unless a callback raises."""
-        await self._broken
+    # Requests.
 
     def _arrived(self, request: Request) -> None:
         now_s = self._clock.now_s()
@@ -362,8 +330,8 @@ class PolicyRun:
     # Servers.
 
     def _make_server(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...], because: str) -> Server:
-        self._placement_of[server_id] = placement
-        self._state_changed(server_id, ServerState.STARTING, because)
+        self._changes.made(server_id, placement, because)
+        self._progress.servers = self._fleet.counts()
         server = self._setting.source.make(
             placement,
             server_id,
@@ -381,44 +349,13 @@ class PolicyRun:
         self._recorder.fault(at_s=self._clock.now_s(), kind=GIVEN_UP, server_id=server_id)
 
     def _state_changed(self, server_id: str, state: ServerState, reason: str) -> None:
-        placement = self._placement_of[server_id]
-        # From SLEEPING on it holds no GPU, also when it is stopped or dies, until it is STARTING again.
-        if state is ServerState.SLEEPING:
-            self._asleep.add(server_id)
-        elif state is ServerState.STARTING:
-            self._asleep.discard(server_id)
-        gpus = self._setting.limits.capacity[(placement.model, placement.gpu_type)].gpus
-        change = ServerChange(
-            at_s=self._clock.now_s(),
-            server_id=server_id,
-            placement=placement,
-            gpus=0.0 if server_id in self._asleep else gpus,
-            state=state,
-            reason=reason,
-        )
-        if self._started:
-            self._record_change(change)
-        else:
-            self._before_start.append(change)
-        if self._listener is not None:
-            self._listener(change)
+        self._changes.entered(server_id, state, reason)
         self._progress.servers = self._fleet.counts()
         if state is ServerState.FAILED:
             self._fleet.server_died(server_id)
 
-    def _record_change(self, change: ServerChange) -> None:
-        placement = change.placement
-        self._recorder.server_state(
-            at_s=change.at_s,
-            server_id=change.server_id,
-            model=placement.model,
-            region=placement.region,
-            gpu_type=placement.gpu_type,
-            role=placement.role,
-            gpus=change.gpus,
-            state=change.state,
-            reason=change.reason,
-        )
+    def _gpus_of(self, placement: Placement) -> float:
+        return self._setting.limits.capacity[placement.model, placement.gpu_type].gpus
 
     # In the background.
 
