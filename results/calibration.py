@@ -1,15 +1,20 @@
 """How far emulated servers are from the real ones they stand for: the whole of calibration.json."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from results.atomic_file import replace_text
+from results.inside import require_inside
 from results.manifest import ClientRecord, HostFacts, Lateness
 
 CALIBRATION_FILE = "calibration.json"
 SCHEMA_VERSION: Literal[1] = 1
+
+
+class CalibrationError(ValueError):
+    """A calibration cannot be read; the message is one line for the user."""
 
 
 class Part(BaseModel):
@@ -160,3 +165,16 @@ class CalibrationRecord(Part):
     def write(self, folder: Path) -> None:
         """Put it in the place of FOLDER/calibration.json, whole or not at all."""
         replace_text(folder / CALIBRATION_FILE, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Raises CalibrationError naming the file and its first fault."""
+        path = folder / CALIBRATION_FILE
+        try:
+            return cls.model_validate_json(require_inside(folder, path).read_bytes())
+        except OSError as error:
+            raise CalibrationError(f"{path}: {error.strerror}; give the folder of a `testbed calibrate`") from error
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(key) for key in fault["loc"]) or "the file"
+            raise CalibrationError(f"{path}: {where}: {fault['msg']}; it was written by another version?") from None

@@ -1,5 +1,6 @@
 """`testbed calibrate`: is the emulated server true to the real one?"""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from results.calibration import CALIBRATION_FILE, CalibrationRecord
+from results.calibration import CALIBRATION_FILE, CalibrationError, CalibrationRecord
 from results.calibration_page import CALIBRATION_PAGE, case_title
+from results.calibration_rounds import over_rounds, rounds_table
 from results.calibration_tables import alone_table
 from results.manifest import MANIFEST_FILE
 from testbed.bad_input import INTERRUPTED, BadInput
@@ -29,8 +31,9 @@ def calibrate_command(
         list[str],
         typer.Argument(
             help="Run folders recorded earlier, on any machine (several of one workload are repeats of each other); or "
-            "one scenario, which is then run on real servers: try calibrate-cpu.",
-            metavar="RUN_FOLDER...|SCENARIO",
+            "one scenario, which is then run on real servers: try calibrate-cpu; or folders of calibrations, whose "
+            "errors are then shown together.",
+            metavar="RUN_FOLDER...|SCENARIO|CALIBRATION...",
         ),
     ],
     profile: Annotated[
@@ -48,7 +51,7 @@ def calibrate_command(
         typer.Option(
             metavar="SHARE,...",
             help="Of a scenario with a synthetic workload: run it at these shares of what its initial servers sustain "
-            "by their profiles, as in 0.5,0.8. Default: at its own rate.",
+            "(as their profiles measured it, else as computed), as in 0.5,0.8. Default: at its own rate.",
         ),
     ] = None,
     repeats: Annotated[
@@ -75,9 +78,15 @@ def calibrate_command(
     """Compare real servers with emulated ones on the same requests: latencies, throughput, every scaling decision.
 
     Servers alone: each real server's requests on an emulated one. Whole system: the trace once more, all emulated.
+    Several calibrations together: each one's errors and their mean, in which a machine's changes of pace cancel.
     """
     folders = [Path(source) for source in sources if (Path(source) / MANIFEST_FILE).is_file()]
     profiles = profile or []
+    if any((Path(source) / CALIBRATION_FILE).is_file() for source in sources):
+        if any(given is not None for given in (loads, profile_minutes, repeats, mode, policy, set_, profile, out)):
+            raise BadInput("folders of calibrations are shown together as they are; leave the options out")
+        _print_together([Path(source) for source in sources])
+        return
     if folders and len(folders) < len(sources):
         raise BadInput(f"{', '.join(sources)}: give run folders, or one scenario")
     if folders:
@@ -135,6 +144,15 @@ def _shares(loads: str | None) -> tuple[float, ...]:
     if not shares or not all(0 < share <= 2 for share in shares):
         raise BadInput(f"--loads {loads}; wanted shares of the capacity, above 0 and up to 2, as in 0.5,0.8")
     return shares
+
+
+def _print_together(folders: Sequence[Path]) -> None:
+    try:
+        calibrations = [CalibrationRecord.read(folder) for folder in folders]
+    except CalibrationError as error:
+        raise BadInput(str(error)) from error
+    names = [folder.name for folder in folders]
+    print_tables(stdout, [rounds_table(case, names) for case in over_rounds(calibrations)])
 
 
 def _print(calibration: CalibrationRecord, folder: Path) -> None:

@@ -4,18 +4,24 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from profiler.profile import ServerProfile, load_profile
+from profiler.profile_parts import LatencySlo, MeasuredTheta
 from results.calibration import CALIBRATION_FILE, CalibrationRecord, CaseRecord, Measure
 from results.calibration_tables import measures_table
 from testbed import calibration_profiles
 from testbed.calibration_alone import with_step_times
+from testbed.calibration_runs import sustained_requests_per_s
+from testbed.capacities import capacities, load_profiles, strictest_slo
+from testbed.offered_load import offered_load
 from testbed.profile_job import ProfileJob
 from testbed.run import run_experiment
+from testbed.scenario_file import load_scenario
 
 Command = Callable[..., tuple[int, str, str]]
 SHORT = ("--set", "workload.synthetic.horizon_h=6")
@@ -152,6 +158,59 @@ def test_a_scenario_is_run_at_each_load_as_often_as_told_and_repeats_of_one_mach
     assert [len(case.runs) for case in (light, heavy)] == [2, 2]
     assert heavy.runs[0].requests_per_s == pytest.approx(2 * light.runs[0].requests_per_s, rel=0.2)
     assert {one.noise for one in heavy.servers_alone} == {0.0}
+
+
+@pytest.mark.parametrize(("longer", "requests_per_s"), [(1.05, 2.5), (2.0, None)])
+def test_a_load_is_a_share_of_what_the_profile_measured_at_this_mix_else_of_what_its_step_times_give(
+    small_scenario: Any, longer: float, requests_per_s: float | None
+) -> None:
+    scenario, path = load_scenario(str(small_scenario.write()), SHORT[1:])
+    load = offered_load(scenario, path)
+    (model,) = load.mix
+    mix = load.mix[model]
+    slo = strictest_slo(scenario.slos(), mix.tiers)
+    (computed,) = capacities(scenario, load_profiles(scenario), load.mix).values()
+    measured = MeasuredTheta(
+        prompt_tokens_mean=longer * mix.prompt_mean,
+        output_tokens_mean=mix.output_mean,
+        prompt_cv=mix.prompt_cv,
+        output_cv=mix.output_cv,
+        slo=LatencySlo(ttft_s=slo.ttft_s, tpot_s=slo.tpot_s),
+        requests_per_s=2.5,
+        tokens_per_s=2.5 * (mix.prompt_mean + mix.output_mean),
+        missed_at_requests_per_s=2.7,
+        n=250,
+    )
+    capacity = replace(computed, profile=computed.profile.model_copy(update={"theta": (measured,)}))
+    assert sustained_requests_per_s(capacity, mix, slo) == (requests_per_s or computed.theta.requests_per_s)
+    assert sustained_requests_per_s(computed, mix, slo) == computed.theta.requests_per_s != 2.5
+
+
+def test_calibrations_are_shown_together_with_the_mean_of_their_errors(
+    testbed: Command, small_scenario: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert testbed("run", str(small_scenario.write()), "--policy", "static", *SHORT, "--out", "run")[0] == 0
+    for name, scale in (("fast", 0.8), ("slow", 1.2)):
+        assert testbed("calibrate", "run", "--profile", slower(small_scenario.folder, scale), "--out", name)[0] == 0
+    code, out, _ = testbed("calibrate", "fast", "slow")
+    assert code == 0
+    (tpot,) = (line.split() for line in out.splitlines() if line.startswith("TPOT p50"))
+    fast, slow, mean = (float(tpot[at]) for at in (2, 4, 6))
+    assert fast < -10 < 10 < slow
+    assert mean == pytest.approx((fast + slow) / 2, abs=0.1)
+
+
+def test_calibrations_shown_together_take_no_options_and_no_runs(testbed: Command, small_scenario: Any) -> None:
+    assert testbed("run", str(small_scenario.write()), "--policy", "static", *SHORT, "--out", "run")[0] == 0
+    assert testbed("calibrate", "run", "--out", "c")[0] == 0
+    code, _, told = testbed("calibrate", "c", "run")
+    assert (code, "run/calibration.json: No such file or directory" in told) == (2, True)
+    code, _, told = testbed("calibrate", "c", "c", "--repeats", "2")
+    assert (code, "leave the options out" in told) == (2, True)
+    Path("c/calibration.json").write_text('{"name": 3}', encoding="utf-8")
+    code, _, told = testbed("calibrate", "c", "c")
+    assert (code, "c/calibration.json: name: " in told) == (2, True)
 
 
 def test_runs_of_one_workload_are_repeats_and_of_two_are_two_cases(testbed: Command, small_scenario: Any) -> None:
