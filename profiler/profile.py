@@ -34,6 +34,7 @@ from profiler.profile_parts import (
     RawSamples,
 )
 from profiler.step_time import StepTimeModel
+from workloads.first_fault import first_fault
 from workloads.strict_json import RepeatedKey, require_each_key_once
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -174,10 +175,8 @@ def load_profile(name_or_path: str | Path) -> ServerProfile:
     except RepeatedKey as error:
         raise ValueError(f"{path} is no server profile: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ValueError(
-            f"{path} is no server profile: {where}: {first['msg']}"
+            f"{path} is no server profile: {first_fault(error)}"
             + (f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else "")
             + "; write profiles with `testbed profile`"
         ) from error

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from profiler.profile import ServerProfile
 from profiler.profile_parts import RawSamples, StepSample
+from workloads.first_fault import first_fault
 
 # Columns of samples of iterations, in order, with their units.
 SAMPLE_UNITS: Mapping[str, str] = MappingProxyType(
@@ -59,9 +60,7 @@ def read_samples(profile: ServerProfile, profile_path: Path) -> tuple[StepSample
     try:
         return tuple(StepSample.model_validate(row) for row in rows)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise RawSamplesError(f"{profile_path.parent / profile.samples.file}: {where}: {fault['msg']}") from error
+        raise RawSamplesError(f"{profile_path.parent / profile.samples.file}: {first_fault(error)}") from error
 
 
 def read_table(raw: RawSamples, profile_path: Path) -> pa.Table:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from results.atomic_file import replace_text
 from results.inside import require_inside
 from results.manifest import ClientRecord, HostFacts, Lateness
+from workloads.first_fault import first_fault
 
 CALIBRATION_FILE = "calibration.json"
 SCHEMA_VERSION: Literal[1] = 1
@@ -175,6 +176,4 @@ class CalibrationRecord(Part):
         except OSError as error:
             raise CalibrationError(f"{path}: {error.strerror}; give the folder of a `testbed calibrate`") from error
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(key) for key in fault["loc"]) or "the file"
-            raise CalibrationError(f"{path}: {where}: {fault['msg']}; it was written by another version?") from None
+            raise CalibrationError(f"{path}: {first_fault(error)}; it was written by another version?") from None

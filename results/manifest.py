@@ -12,6 +12,7 @@ from results.bound import BoundRecord
 from results.inside import require_inside
 from results.run_folder_error import RunFolderError
 from results.schema import SCHEMA_VERSION
+from workloads.first_fault import first_fault
 from workloads.request import Tier
 from workloads.self_watch import ClientHealth
 from workloads.slo import Slo
@@ -195,9 +196,7 @@ class RunManifest(_Record):
         except RepeatedKey as error:
             raise ManifestError(f"{path}: {error}; take one away") from error
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(key) for key in fault["loc"]) or "the file"
-            raise ManifestError(f"{path}: {where}: {fault['msg']}; it was written by another version?") from None
+            raise ManifestError(f"{path}: {first_fault(error)}; it was written by another version?") from None
 
 
 def _require_known_version(path: Path, text: bytes) -> None:

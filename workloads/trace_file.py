@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from workloads.first_fault import first_fault
 from workloads.strict_json import RepeatedKey, require_each_key_once
 from workloads.trace_checks import TraceError
 from workloads.trace_metadata import TraceMetadata
@@ -48,6 +49,4 @@ def parsed_metadata(text: bytes, path: Path) -> TraceMetadata:
     except RepeatedKey as error:
         raise TraceError(f"{path}: metadata: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise TraceError(f"{path}: metadata {place}: {first['msg']}") from None
+        raise TraceError(f"{path}: metadata {first_fault(error)}") from None

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from profiler.fit import StepTimeFit, fit_step_time
 from profiler.profile import ServerProfile
 from profiler.profile_parts import EngineArgs, KvCache, ProfiledGpu, ProfiledModel, Provenance, StepSample
+from workloads.first_fault import first_fault
 
 BLOCK_SIZE = 16  # vLLM's default
 
@@ -42,8 +43,7 @@ def profile_of(imported: Imported, source: Sequence[Path]) -> ServerProfile:
     try:
         return _profile(imported, source, fit, blocks)
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise _unusable(source, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        raise _unusable(source, first_fault(error)) from error
 
 
 def _unusable(source: Sequence[Path], why: str) -> ImportedFileError:
