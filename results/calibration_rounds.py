@@ -5,14 +5,19 @@ the root of their number. What the emulator itself is off by stays.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from results.calibration import CalibrationRecord, CaseRecord, Measure
+from results.calibration_tables import limit_and_whether_kept
 from results.quantities import percent, signed_percent
 from results.text_table import NOT_MEASURED, TextTable
+
+# Name, policy, and which of those that share them.
+_Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +57,23 @@ class CaseOverRounds:
 
 
 def over_rounds(calibrations: Sequence[CalibrationRecord]) -> tuple[CaseOverRounds, ...]:
-    """Case by case, in the order of the first; a calibration without a case has no error there."""
-    order = dict.fromkeys(_key(case) for calibration in calibrations for case in calibration.cases)
-    by_case = [{_key(case): case for case in calibration.cases} for calibration in calibrations]
+    """Case by case, in the order of the first; a calibration without a case has no error there. Cases of one name under
+    one policy (other requests of one scenario) belong together by their order."""
+    by_case = [_by_key(calibration) for calibration in calibrations]
+    order = dict.fromkeys(key for cases in by_case for key in cases)
     return tuple(_over(key, [cases.get(key) for cases in by_case]) for key in order)
 
 
-def _key(case: CaseRecord) -> tuple[str, str]:
-    return (case.name, case.policy)
+def _by_key(calibration: CalibrationRecord) -> dict[_Key, CaseRecord]:
+    seen = Counter[tuple[str, str]]()
+    found: dict[_Key, CaseRecord] = {}
+    for case in calibration.cases:
+        found[case.name, case.policy, seen[case.name, case.policy]] = case
+        seen[case.name, case.policy] += 1
+    return found
 
 
-def _over(key: tuple[str, str], cases: Sequence[CaseRecord | None]) -> CaseOverRounds:
+def _over(key: _Key, cases: Sequence[CaseRecord | None]) -> CaseOverRounds:
     found: list[dict[str, Measure]] = [
         {} if case is None else {one.name: one for one in case.servers_alone} for case in cases
     ]
@@ -92,7 +103,7 @@ def rounds_table(case: CaseOverRounds, names: Sequence[str]) -> TextTable:
                 *(_error(error) for error in one.errors),
                 _error(one.mean),
                 NOT_MEASURED if one.standard_error is None else percent(one.standard_error),
-                percent(one.limit) + {True: ": kept", False: ": not kept", None: ""}[one.within],
+                limit_and_whether_kept(one.limit, one.within),
             )
             for one in case.measures
         ),

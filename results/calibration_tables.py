@@ -34,7 +34,8 @@ def alone_table(case: CaseRecord) -> TextTable:
     return measures_table("Servers alone", case.servers_alone, _ALONE_LEAD)
 
 
-_KEPT = {True: ": kept", False: ": not kept", None: ""}
+def limit_and_whether_kept(limit: float, within: bool | None) -> str:
+    return percent(limit) + {True: ": kept", False: ": not kept", None: ""}[within]
 
 
 def measures_table(title: str, measures: Sequence[Measure], lead: str = "") -> TextTable:
@@ -48,7 +49,7 @@ def measures_table(title: str, measures: Sequence[Measure], lead: str = "") -> T
                 _mean(one.real, one.unit),
                 _mean(one.emulated, one.unit),
                 "–" if one.error is None else signed_percent(one.error),
-                "" if one.limit is None else percent(one.limit) + _KEPT[one.within],
+                "" if one.limit is None else limit_and_whether_kept(one.limit, one.within),
                 "–" if one.noise is None else percent(one.noise),
             )
             for one in measures

@@ -49,6 +49,12 @@ def test_an_error_that_is_always_there_stays() -> None:
     assert measure.within is False
 
 
+def test_cases_that_share_a_name_stay_apart() -> None:
+    one, other = calibration(half=0.1), calibration(half=0.3)
+    both = one.model_copy(update={"cases": (*one.cases, *other.cases)})
+    assert [case.measures[0].errors for case in over_rounds([both, one])] == [(0.1, 0.1), (0.3, None)]
+
+
 def test_a_calibration_without_a_case_or_a_measure_has_no_error_there() -> None:
     both, other = over_rounds([calibration(half=0.05, most=0.1), calibration(half=None)])
     assert [measure.errors for measure in both.measures] == [(0.05, None)]
