@@ -330,8 +330,8 @@ class PolicyRun:
     # Servers.
 
     def _make_server(self, placement: Placement, server_id: str, gpu_indices: tuple[int, ...], because: str) -> Server:
-        self._changes.made(server_id, placement, because)
-        self._progress.servers = self._fleet.counts()
+        self._changes.made(server_id, placement)
+        self._state_changed(server_id, ServerState.STARTING, because)
         server = self._setting.source.make(
             placement,
             server_id,

@@ -31,10 +31,9 @@ class ServerChanges:
         self._asleep: set[str] = set()
         self._kept: list[ServerChange] | None = []
 
-    def made(self, server_id: str, placement: Placement, because: str) -> None:
-        """A new server, STARTING."""
+    def made(self, server_id: str, placement: Placement) -> None:
+        """A new server, before its first state."""
         self._placement_of[server_id] = placement
-        self.entered(server_id, ServerState.STARTING, because)
 
     def entered(self, server_id: str, state: ServerState, reason: str) -> None:
         """A server that was `made` is in `state` now."""

@@ -1,6 +1,5 @@
 """The command line and environment of a vLLM server, from its spec."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 
 from testbed.server import ServerSpec
 from workloads.api_key import SERVER_KEY, ApiKey
-from workloads.prompts import SMALL_VOCABULARY
 
 # Not the `vllm` command: the CPU build's fails, and this module is there in every build.
 _MODULE = "vllm.entrypoints.openai.api_server"
@@ -116,14 +114,3 @@ def sockets_in(folder: Path) -> dict[str, str]:
     """The variable that tells vLLM's processes to put the sockets between them, which stay when they are killed, into
     `folder`; none when it is too long: a socket's path has 107 bytes at most, and its name takes 37."""
     return {"VLLM_RPC_BASE_PATH": str(folder)} if len(os.fsencode(folder)) <= 70 else {}
-
-
-def vocab_size(spec: ServerSpec) -> int:
-    """Of the model's config where it is a folder; else a size that every model in common use has."""
-    config = Path(spec.model_path or spec.model) / "config.json"
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return SMALL_VOCABULARY
-    size = content.get("vocab_size") or content.get("text_config", {}).get("vocab_size")
-    return int(size) if size else SMALL_VOCABULARY

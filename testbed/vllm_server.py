@@ -20,9 +20,10 @@ from testbed.server import BreakOff, Ended, Received, ServerError, ServerLoad, S
 from testbed.server_health import until_silent
 from testbed.server_log import exit_words, log_tail, telling_line
 from testbed.sleep_api import SLEEP_ARGUMENT, SLEEP_ENV, put_to_sleep, require_sleeping, wake_up
-from testbed.vllm_command import sockets_in, vllm_command, vocab_size
+from testbed.vllm_command import sockets_in, vllm_command
 from testbed.vllm_host import VllmHost
 from testbed.vllm_metrics import MetricsError, kv_capacity_tokens, server_load
+from testbed.vocabulary import vocab_size
 from workloads.answer import Answer
 from workloads.api_key import authorization
 from workloads.client import CompletionClient, as_completion
