@@ -15,7 +15,6 @@ from profiler.steady_state import HALVINGS, Lengths, SteadyState, largest_rate, 
 Binding = Literal["compute", "max_num_batched_tokens", "kv_cache", "max_num_seqs", "tpot", "ttft", "domain"]
 
 P95_OF_EXPONENTIAL = math.log(20.0)
-_FILLED: tuple[Binding, ...] = ("compute", "max_num_batched_tokens", "kv_cache", "max_num_seqs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +22,7 @@ class Theta:
     """What one server sustains, and what stops it from more.
 
     `theta_tokens_per_s` counts prompt and output tokens. `saturated_tokens_per_s`: what it serves while requests queue,
-    each within its SLO once it is served: more than theta only by the part of the server that theta leaves free, and
-    not where a latency stops it. `concurrency`: requests in flight, waiting ones included.
+    all of it filled and no first token soon enough, but TPOT within its limit. `concurrency`: requests in flight, waiting ones included.
     `kv_cache_usage`: fraction 0..1 of the KV cache in use on average.
     `tpot_s` is the length of an iteration at mean load; on simulated servers sequences gather where iterations are
     long, and see 15 to 60 % more.
@@ -77,41 +75,47 @@ def theta_tokens_per_s(
     most, most_by = largest_rate(profile, lengths)
     domain = None if extrapolate else profile.domain
 
-    def exceeded(state: SteadyState) -> Binding | None:
+    def exceeded(state: SteadyState, fill: float, longest_wait_s: float) -> Binding | None:
         checks: list[tuple[Binding, float, float]] = [
-            ("max_num_seqs", state.running_seqs, fill_max * profile.engine.max_num_seqs),
-            ("kv_cache", state.kv_tokens, fill_max * profile.kv_cache.max_tokens),
+            ("max_num_seqs", state.running_seqs, fill * profile.engine.max_num_seqs),
+            ("kv_cache", state.kv_tokens, fill * profile.kv_cache.max_tokens),
             ("tpot", state.tau_s, tpot_s or math.inf),
-            ("ttft", ttft_p95_s(state, lengths), ttft_s or math.inf),
-            (most_by, state.busy, fill_max),
+            ("ttft", ttft_p95_s(state, lengths), longest_wait_s),
+            (most_by, state.busy, fill),
         ]
         if domain is not None:
             checks.append(("domain", state.decode_seqs, domain.decode_seqs[1]))
             checks.append(("domain", state.decode_kv_tokens, domain.kv_tokens[1]))
         return next((name for name, value, limit in checks if value > limit), None)
 
+    def largest(fits: float, fill: float, longest_wait_s: float) -> tuple[float, Binding]:
+        """The largest rate from `fits`, which is within the limits, and what stops more."""
+        exceeds, binds = most, most_by
+        for _ in range(HALVINGS):
+            middle = 0.5 * (fits + exceeds)
+            stopped_by = exceeded(steady_state(profile, lengths, middle, most), fill, longest_wait_s)
+            if stopped_by is None:
+                fits = middle
+            else:
+                exceeds, binds = middle, stopped_by
+        return fits, binds
+
     # Even a rate of next to nothing must be within the limits: what it then misses, it misses on an idle server.
-    fits, exceeds = 1e-6 * most, most
-    missed = exceeded(steady_state(profile, lengths, fits, most))
+    nothing, wait_s = 1e-6 * most, ttft_s or math.inf
+    missed = exceeded(steady_state(profile, lengths, nothing, most), fill_max, wait_s)
     if missed is not None:
         raise ValueError(
             f"profile {profile.name}: requests of {prompt_tokens_mean:g} + {output_tokens_mean:g} tokens (prompt_cv="
             f"{prompt_cv:g}) exceed {missed} even on an idle server (p95: ttft_s={ttft_s}, tpot_s={tpot_s});"
             " loosen the SLO, or take shorter prompts or a faster server"
         )
-    binds: Binding = most_by
-    for _ in range(HALVINGS):
-        middle = 0.5 * (fits + exceeds)
-        stopped_by = exceeded(steady_state(profile, lengths, middle, most))
-        if stopped_by is None:
-            fits = middle
-        else:
-            exceeds, binds = middle, stopped_by
+    fits, binds = largest(nothing, fill_max, wait_s)
+    saturated, _ = largest(fits, 1.0, math.inf)
     state = steady_state(profile, lengths, fits, most)
-    tokens_per_s = fits * (prompt_tokens_mean + output_tokens_mean)
+    tokens = prompt_tokens_mean + output_tokens_mean
     return Theta(
-        theta_tokens_per_s=tokens_per_s,
-        saturated_tokens_per_s=tokens_per_s / fill_max if binds in _FILLED else tokens_per_s,
+        theta_tokens_per_s=fits * tokens,
+        saturated_tokens_per_s=saturated * tokens,
         requests_per_s=fits,
         concurrency=fits * (state.ttft_mean_s + lengths.decode_steps * state.tau_s),
         binds=binds,

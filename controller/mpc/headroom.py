@@ -10,11 +10,19 @@ the peak lies above what is planned for: 3 means 5 %, 4.6 means 1 %. On this sca
 and a rough one, and costs little where errors have thin tails.
 """
 
-from controller.mpc.tail import LEAST, MOST
+from math import log
 
-START = 3.0
+from controller.mpc.tail import LEAST, MOST, SMALLEST
+
 GAIN = 0.05
 _WOUND_UP = 1.0
+
+
+def unrehearsed(budget: float, window_steps: int) -> float:
+    """What to begin with when no past tells: each of the `window_steps` that a peak is of lies above plan with the chance
+    of the budget, the peak at most that many times as often (Boole's inequality).
+    """
+    return min(MOST, max(SMALLEST, -log(window_steps * budget)))
 
 
 def adapted(headroom: float, missed_share: float, budget: float, weight: float = 1.0) -> float:

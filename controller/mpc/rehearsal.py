@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.history import Series
-from controller.mpc.headroom import START
+from controller.mpc.headroom import unrehearsed
 from controller.mpc.held import LEADS_HELD
 from controller.mpc.lead_peak import LeadPeakFit, LeadPeaks
 from controller.mpc.leads import patience_s, saturation_of_cheapest, theta_of_cheapest
@@ -57,12 +57,12 @@ class Rehearsal:
 def first_headroom(
     past: ModelPast, peaks: LeadPeaks, limits: FleetLimits, model: str, lead_s: float, budget: float
 ) -> float:
-    """What the past of `model` says to begin with; START where it is too short for a fit."""
+    """What the past of `model` says to begin with, `unrehearsed` where it is too short to tell."""
     window = past.window_steps(lead_s)
     fit = peaks.fit(past.values, past.last_step, window)
     theta = theta_of_cheapest(limits, model)
     if fit is None or theta <= 0:
-        return START
+        return unrehearsed(budget, window)
     given = Rehearsal(
         values=past.values,
         theta_tokens_per_s=theta,
@@ -72,17 +72,18 @@ def first_headroom(
         lead_steps=window - 1,
         hold_steps=max(1, round(LEADS_HELD * (window - 1))),
     )
-    return rehearsed(fit, given, budget, peaks.fit_steps)
+    headroom = rehearsed(fit, given, budget, peaks.fit_steps)
+    return unrehearsed(budget, window) if headroom is None else headroom
 
 
-def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> float:
+def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> float | None:
     """The least headroom at which at most `budget` (0..1) of the last `steps` of the past would have missed, by their
-    demand and without the worst surprise; MOST where there is none, START where the past is too short to tell.
+    demand and without the worst surprise; MOST where there is none, None where the past is too short to tell.
     """
     first = max(len(given.values) - min(steps, _MOST_STEPS), fit.season_steps // 4, _LEAST_STEPS_BEFORE)
     came = given.values[first:]
     if not came.sum() > 0 or len(came) < _LEAST_SURPRISES * given.surprise_steps:
-        return START
+        return None
     log_peaks, sizes = (column[: len(came)] for column in fit.expected(given.values, first))
 
     thetas = [size * given.theta_tokens_per_s for size in _SERVER_SIZES]

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from controller.mpc.headroom import START
+from controller.mpc.headroom import unrehearsed
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.outlook import ModelPast, outlook
 from controller.mpc.rehearsal import first_headroom, missed_shares
 from controller.mpc.service import Service, corrected_ratio
 from controller.mpc.short_history import recent_peak
-from controller.mpc.tail import LEAST, MOST
+from controller.mpc.tail import LEAST, MOST, SMALLEST
 from controller.types import Capacity, FleetLimits
 
 PEAKS = LeadPeaks(season_steps=1440, refit_steps=60, fit_steps=7 * 1440)
@@ -90,7 +90,14 @@ def test_servers_that_serve_more_only_while_requests_queue_do_so_for_none_that_m
 
 @pytest.mark.parametrize("values", [np.full(30, 5000.0), np.full(500, 5000.0), np.zeros(0), np.zeros(3000)])
 def test_no_past_no_opinion(values):
-    assert begun(ModelPast(values=values, step_s=60.0, last_step=0), fleet()) == START
+    """A server that starts in five minutes is there within six steps."""
+    assert begun(ModelPast(values=values, step_s=60.0, last_step=0), fleet()) == unrehearsed(0.01, 6)
+
+
+def test_without_a_past_a_peak_lies_above_plan_at_most_as_often_as_the_budget_lets_its_steps():
+    assert np.exp(-unrehearsed(0.01, 6)) == pytest.approx(0.06)
+    assert unrehearsed(0.001, 6) - unrehearsed(0.01, 6) == pytest.approx(np.log(10))
+    assert unrehearsed(0.2, 6) == SMALLEST
 
 
 def test_an_overload_that_passes_within_the_patience_of_requests_is_no_miss():

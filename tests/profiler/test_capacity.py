@@ -71,15 +71,22 @@ def test_overhead_that_grows_with_the_sequences_takes_its_time_of_the_slo() -> N
     assert bound.ttft_mean_s == pytest.approx(same_rate.ttft_mean_s + 2e-3 * same_rate.decode_seqs)
 
 
-@pytest.mark.parametrize(
-    ("binds", "slo", "more"),
-    [("ttft", (0.3, None), 1.0), ("tpot", (5.0, 0.02), 1.0), ("max_num_seqs", (5.0, None), 1 / 0.9)],
-)
-def test_a_server_serves_more_than_theta_only_by_what_theta_leaves_free_of_it(binds, slo, more) -> None:
+@pytest.mark.parametrize(("slo", "tightest"), [((0.3, None), "ttft"), ((5.0, None), "max_num_seqs")])
+def test_while_requests_queue_a_server_is_filled_and_no_first_token_is_waited_for(slo, tightest) -> None:
     few = SMALL.model_copy(update={"engine": SMALL.engine.model_copy(update={"max_num_seqs": 16})})
-    theta = theta_tokens_per_s(few if binds == "max_num_seqs" else SMALL, 1000, 200, *slo)
-    assert theta.binds == binds
-    assert theta.saturated_tokens_per_s == pytest.approx(more * theta.theta_tokens_per_s)
+    theta, patient = theta_tokens_per_s(few, 1000, 200, *slo), theta_tokens_per_s(few, 1000, 200, None, fill_max=0.9999)
+    assert theta.binds == tightest
+    assert theta.theta_tokens_per_s < 0.95 * theta.saturated_tokens_per_s
+    assert theta.saturated_tokens_per_s == pytest.approx(patient.theta_tokens_per_s, rel=1e-3)
+
+
+def test_however_long_requests_queue_a_server_serves_no_more_than_its_tpot_allows() -> None:
+    theta = theta_tokens_per_s(SMALL, 1000, 200, 5.0, 0.02)
+    assert theta.binds == "tpot"
+    assert theta.saturated_tokens_per_s == pytest.approx(theta.theta_tokens_per_s)
+    hurried = theta_tokens_per_s(SMALL, 1000, 200, 0.3, 0.02)
+    assert hurried.binds == "ttft"
+    assert hurried.theta_tokens_per_s < hurried.saturated_tokens_per_s == pytest.approx(theta.theta_tokens_per_s)
 
 
 def test_theta_counts_prompt_and_output_tokens() -> None:
