@@ -22,7 +22,8 @@ class Theta:
     """What one server sustains, and what stops it from more.
 
     `theta_tokens_per_s` counts prompt and output tokens. `saturated_tokens_per_s`: what it serves while requests queue,
-    all of it filled and no first token soon enough, but TPOT within its limit. `concurrency`: requests in flight, waiting ones included.
+    filled and with TPOT within its limit, however long first tokens take. `concurrency`: requests in flight, waiting
+    ones included.
     `kv_cache_usage`: fraction 0..1 of the KV cache in use on average.
     `tpot_s` is the length of an iteration at mean load; on simulated servers sequences gather where iterations are
     long, and see 15 to 60 % more.
@@ -90,7 +91,8 @@ def theta_tokens_per_s(
 
     def largest(fits: float, fill: float, longest_wait_s: float) -> tuple[float, Binding]:
         """The largest rate from `fits`, which is within the limits, and what stops more."""
-        exceeds, binds = most, most_by
+        exceeds = most
+        binds: Binding = most_by
         for _ in range(HALVINGS):
             middle = 0.5 * (fits + exceeds)
             stopped_by = exceeded(steady_state(profile, lengths, middle, most), fill, longest_wait_s)

@@ -19,8 +19,8 @@ _WOUND_UP = 1.0
 
 
 def unrehearsed(budget: float, window_steps: int) -> float:
-    """What to begin with when no past tells: each of the `window_steps` that a peak is of lies above plan with the chance
-    of the budget, the peak at most that many times as often (Boole's inequality).
+    """What to begin with when no past tells: of the `window_steps` that a peak is of, each lies above plan with the
+    chance of the budget, and so the peak with at most that many times it (Boole's inequality).
     """
     return min(MOST, max(SMALLEST, -log(window_steps * budget)))
 

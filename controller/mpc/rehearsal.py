@@ -1,4 +1,4 @@
-"""The headroom to begin with: the one that would have kept the budget on the days before.
+"""What to begin with: the headroom that would have kept the budget on the days before, and how long to hold a need.
 
 A fleet of fluid servers is led through the past by a constant headroom: up after the lead, down at once, held, whole
 servers. What arrives beyond what they serve waits in a queue, and misses once the queue is longer than a request may
@@ -6,9 +6,14 @@ wait: an overload that passes within seconds is no miss. So a run need not spend
 
 The worst surprise of the past is left out. Seen once, it does not tell how often it comes, and with a small budget it
 alone would decide: a third more servers all week for a quarter of an hour that will not be the same again.
+
+Where what was needed once comes back, a long hold spares headroom; where demand leaps and is gone, headroom is the
+cheaper of the two. Of the holds that keep the budget, the one of fewest server-hours is it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -29,6 +34,10 @@ _MOST_STEPS = 20_000
 _SERVER_SIZES = (0.9, 0.95, 1.0, 1.05, 1.1)
 """Rehearsed with servers of several sizes: a demand that whole servers happened to fit would teach to plan for less."""
 _PRECISION = 0.05
+_HOLDS = (LEADS_HELD, LEADS_HELD / 2, 0.0)
+"""In leads, the longest first."""
+_WORTH_LESS_HOLD = 0.01
+"""Of the server-hours: what a shorter hold must save. It starts and stops servers more often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +55,34 @@ class Rehearsal:
     patience_steps: float
     least_servers: int
     lead_steps: int
-    hold_steps: int
 
     @property
     def surprise_steps(self) -> int:
-        """What misses within the time of a start and a hold is one surprise."""
-        return self.lead_steps + self.hold_steps
+        """What misses within the time of a start and the longest hold is one surprise."""
+        return self.lead_steps + self.hold_steps(LEADS_HELD)
+
+    def hold_steps(self, leads: float) -> int:
+        return round(leads * self.lead_steps)
 
 
-def first_headroom(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """`headroom`: the first one. `leads_held`: for how many leads a need is held, from now on."""
+
+    headroom: float
+    leads_held: float
+
+
+def beginning(
     past: ModelPast, peaks: LeadPeaks, limits: FleetLimits, model: str, lead_s: float, budget: float
-) -> float:
-    """What the past of `model` says to begin with, `unrehearsed` where it is too short to tell."""
+) -> Beginning:
+    """What the past of `model` says to begin with; `unrehearsed` and the longest hold where it is too short to tell."""
     window = past.window_steps(lead_s)
     fit = peaks.fit(past.values, past.last_step, window)
     theta = theta_of_cheapest(limits, model)
+    unknown = Beginning(headroom=unrehearsed(budget, window), leads_held=LEADS_HELD)
     if fit is None or theta <= 0:
-        return unrehearsed(budget, window)
+        return unknown
     given = Rehearsal(
         values=past.values,
         theta_tokens_per_s=theta,
@@ -70,15 +90,14 @@ def first_headroom(
         patience_steps=patience_s(limits, model) / past.step_s,
         least_servers=limits.min_servers * len({p.region for p in limits.placements() if p.model == model}),
         lead_steps=window - 1,
-        hold_steps=max(1, round(LEADS_HELD * (window - 1))),
     )
-    headroom = rehearsed(fit, given, budget, peaks.fit_steps)
-    return unrehearsed(budget, window) if headroom is None else headroom
+    return rehearsed(fit, given, budget, peaks.fit_steps) or unknown
 
 
-def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> float | None:
-    """The least headroom at which at most `budget` (0..1) of the last `steps` of the past would have missed, by their
-    demand and without the worst surprise; MOST where there is none, None where the past is too short to tell.
+def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> Beginning | None:
+    """The hold of fewest server-hours, each hold with the least headroom at which at most `budget` (0..1) of the last
+    `steps` of the past would have missed, by their demand and without the worst surprise. Where no headroom keeps the
+    budget, MOST with the longest hold; None where the past is too short to tell.
     """
     first = max(len(given.values) - min(steps, _MOST_STEPS), fit.season_steps // 4, _LEAST_STEPS_BEFORE)
     came = given.values[first:]
@@ -89,26 +108,43 @@ def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> 
     thetas = [size * given.theta_tokens_per_s for size in _SERVER_SIZES]
     allowed = budget * float(came.sum()) * len(thetas)
 
-    def overspends(headroom: float) -> bool:
+    def fleets(leads: float, headroom: float) -> list[Series]:
+        """Servers in each step, those that start among them, by the size of a server."""
         levels, _ = fit.planned(log_peaks, sizes, headroom, budget)
-        held = _trailing(levels, given.hold_steps + 1).max(axis=1)
-        ready = [_ready_tokens_per_s(held, theta, given) for theta in thetas]
-        missed = [came * missed_shares(came, each, given.saturation, given.patience_steps) for each in ready]
-        return sum(_without_worst(each, given.surprise_steps) for each in missed) > allowed
+        held = _trailing(levels, given.hold_steps(leads) + 1).max(axis=1)
+        return [np.maximum(given.least_servers, np.ceil(held / theta - 1e-6)) for theta in thetas]
 
+    def overspends(leads: float, headroom: float) -> bool:
+        total = 0.0
+        for servers, theta in zip(fleets(leads, headroom), thetas, strict=True):
+            ready = np.asarray(_trailing(servers, given.lead_steps + 1).min(axis=1) * theta)
+            missed = came * missed_shares(came, ready, given.saturation, given.patience_steps)
+            total += _without_worst(missed, given.surprise_steps)
+        return total > allowed
+
+    def server_steps(leads: float, headroom: float) -> float:
+        return sum(float(s.sum()) * theta for s, theta in zip(fleets(leads, headroom), thetas, strict=True))
+
+    best, fewest = Beginning(headroom=MOST, leads_held=LEADS_HELD), np.inf
+    for leads in _HOLDS:
+        headroom = _least_that_keeps(partial(overspends, leads))
+        taken = np.inf if headroom is None else server_steps(leads, headroom)
+        if headroom is not None and taken < (1 - _WORTH_LESS_HOLD) * fewest:
+            best, fewest = Beginning(headroom=headroom, leads_held=leads), taken
+    return best
+
+
+def _least_that_keeps(overspends: Callable[[float], bool]) -> float | None:
+    """The least headroom that does not overspend, to `_PRECISION`; None where every one does."""
     if not overspends(LEAST):
         return LEAST
+    if overspends(MOST):
+        return None
     low, high = LEAST, MOST
     while high - low > _PRECISION:
         middle = (low + high) / 2
         low, high = (middle, high) if overspends(middle) else (low, middle)
     return high
-
-
-def _ready_tokens_per_s(held: Series, theta: float, given: Rehearsal) -> Series:
-    """What the READY servers take in each step, of `theta` tokens/s each, when `held`, tokens/s, is planned for."""
-    active = np.maximum(given.least_servers, np.ceil(held / theta - 1e-6))
-    return np.asarray(_trailing(active, given.lead_steps + 1).min(axis=1) * theta)
 
 
 def missed_shares(came: Series, ready: Series, saturation: float, patience_steps: float) -> Series:

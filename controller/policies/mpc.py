@@ -24,7 +24,7 @@ from controller.mpc.moves import move
 from controller.mpc.needs import Needs, regional_shares
 from controller.mpc.outlook import ModelPast, Outlook, outlook
 from controller.mpc.program import PlacingProblem, place
-from controller.mpc.rehearsal import first_headroom
+from controller.mpc.rehearsal import Beginning, beginning
 from controller.mpc.service import charged_share, corrected_ratio, service_of, unavoidable_share
 from controller.mpc.sleepers import servers_asleep, sleeping_tokens_per_s
 from controller.mpc.spread import spread
@@ -69,7 +69,8 @@ class _ModelView:
     needed_tokens_per_s: float
     held_tokens_per_s: float
     batch_tokens_per_s: float
-    lead_s: float
+    leads_held: float
+    hold_s: float
 
     @property
     def wanted_tokens_per_s(self) -> float:
@@ -86,7 +87,7 @@ class _ModelView:
         if by.saturation > 1:
             why += f", {by.needed_tokens_per_s:.0f} by theta, the rest from a queue"
         if self.held_tokens_per_s > self.needed_tokens_per_s:
-            why += f", {self.held_tokens_per_s:.0f} in the last {LEADS_HELD * self.lead_s:g} s"
+            why += f", {self.held_tokens_per_s:.0f} in the last {self.hold_s:g} s"
         if self.batch_tokens_per_s > 0:
             why += f", {self.batch_tokens_per_s:.0f} for NIW that is due"
         return why
@@ -97,9 +98,9 @@ class ModelPredictive:
     """For each model: the peak of demand until a server started now is READY, at a headroom that keeps the budget;
     servers for it wherever regions and quotas allow; those not needed sleep or stop.
 
-    Its parts are in `controller.mpc`; docs/mpc.md says what each does. In `Memory.numbers`: `headroom MODEL`, `theta
-    MODEL` (theta in fact over theta by profile), `unavoidable MODEL` (share missed at low load), `needed MODEL
-    @SECONDS` (needs still held) and `seen_until_s`.
+    Its parts are in `controller.mpc`; docs/mpc.md says what each does. In `Memory.numbers`: `headroom MODEL`, `leads
+    held MODEL` (how long a need is held), `theta MODEL` (theta in fact over theta by profile), `unavoidable MODEL`
+    (share missed at low load), `needed MODEL @SECONDS` (needs still held) and `seen_until_s`.
     """
 
     parameters: MpcParameters
@@ -149,9 +150,9 @@ class ModelPredictive:
         past = ModelPast.of(seen.demand, model, step_s, stay_s(seen.limits, model), token_weights(seen.limits, model))
         start_s, wake_s = start_lead_s(seen.limits, model) or 0.0, wake_lead_s(seen.limits, model)
         lead_s = start_s if wake_s is None else min(start_s, wake_s)
-        headroom, ratio = numbers.get(f"headroom {model}"), numbers.get(f"theta {model}", 1.0)
-        if headroom is None:
-            headroom = first_headroom(past, self._peaks, seen.limits, model, lead_s, given.budget)
+        ratio = numbers.get(f"theta {model}", 1.0)
+        begun = self._begun(seen, past, model, lead_s, numbers)
+        headroom, hold_s = begun.headroom, begun.leads_held * lead_s
         saturation = saturation_of_cheapest(seen.limits, model)
         since_s = numbers.get("seen_until_s", seen.demand.until_s)
         service = service_of(seen, model, past, since_s=since_s)
@@ -162,8 +163,8 @@ class ModelPredictive:
             headroom = adapted(headroom, charged, given.budget, weight)
             ratio = corrected_ratio(ratio, service, charged, given.budget, saturation)
         thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
-        held = highest_held(numbers, model, seen.at_s - LEADS_HELD * lead_s)
-        if len(past.values) * step_s < LEADS_HELD * lead_s:
+        held = highest_held(numbers, model, seen.at_s - hold_s)
+        if len(past.values) * step_s < hold_s:
             held = max(held, standing_tokens_per_s(seen, model, thetas))
         queued = saturation if patience_s(seen.limits, model) > 0 else 1.0
         start = self._outlook(seen, past, model, start_s, headroom, queued)
@@ -191,8 +192,19 @@ class ModelPredictive:
             needed_tokens_per_s=needed,
             held_tokens_per_s=held,
             batch_tokens_per_s=batch,
-            lead_s=lead_s,
+            leads_held=begun.leads_held,
+            hold_s=hold_s,
         )
+
+    def _begun(
+        self, seen: Observation, past: ModelPast, model: str, lead_s: float, numbers: Mapping[str, float]
+    ) -> Beginning:
+        """As remembered, else as rehearsed. Who knows the future need not hold what was."""
+        headroom, leads_held = numbers.get(f"headroom {model}"), numbers.get(f"leads held {model}", LEADS_HELD)
+        if headroom is not None:
+            return Beginning(headroom=headroom, leads_held=leads_held)
+        begun = beginning(past, self._peaks, seen.limits, model, lead_s, self.parameters.budget)
+        return begun if self.foresight is None else replace(begun, leads_held=0.0)
 
     def _outlook(
         self, seen: Observation, past: ModelPast, model: str, lead_s: float, headroom: float, saturation: float
@@ -237,12 +249,11 @@ class ModelPredictive:
         numbers = {"seen_until_s": seen.demand.until_s}
         for model, view in models.items():
             numbers[f"headroom {model}"] = view.headroom
+            numbers[f"leads held {model}"] = view.leads_held
             numbers[f"theta {model}"] = view.ratio
             numbers[f"unavoidable {model}"] = view.unavoidable
             numbers.update(
-                held_numbers(
-                    memory.numbers, model, seen.at_s, view.needed_tokens_per_s, seen.at_s - LEADS_HELD * view.lead_s
-                )
+                held_numbers(memory.numbers, model, seen.at_s, view.needed_tokens_per_s, seen.at_s - view.hold_s)
             )
         return numbers
 

@@ -328,6 +328,26 @@ def test_a_noisy_day_spends_about_the_budget_and_less_budget_costs_more(seed):
     assert outcomes[0.002].gpu_h > outcomes[0.01].gpu_h > outcomes[0.05].gpu_h
 
 
+@pytest.mark.parametrize(("leads_held", "stands"), [(0.0, False), (1.0, False), (2.0, True)])
+def test_a_need_is_held_for_as_many_leads_as_the_beginning_said(leads_held, stands, make_history):
+    """Demand fell seven minutes ago, a start takes five."""
+    limits = fleet()
+    fallen = np.full(1500, 3000.0)
+    _, plan = decided(make_history, limits, {POOL: np.append(fallen, np.full(20, 9000.0))}, states=9)
+    count = plan.counts[PLACE]
+    numbers = {**plan.memory.numbers, "leads held llama": leads_held}
+    plan = dataclasses.replace(plan, memory=dataclasses.replace(plan.memory, numbers=numbers))
+    past = np.concatenate([fallen, np.full(20, 9000.0), np.full(7, 3000.0)])
+    _, plan = decided(make_history, limits, {POOL: past}, states={PLACE: PlacementState(ready=count)}, previous=plan)
+    assert (plan.counts[PLACE] == count) is stands
+
+
+def test_the_oracle_holds_nothing_it_knows_what_is_needed_again(make_history):
+    future = TrueFuture(bin_s=60.0, interactive={POOL: np.full(60, 3000.0)})
+    seen, _ = decided(make_history, fleet(), {POOL: np.full(1500, 3000.0)}, states=9)
+    assert oracle(MpcParameters(), future).decide(seen).memory.numbers["leads held llama"] == 0.0
+
+
 def test_the_oracle_spends_the_budget_and_beats_what_cannot_see():
     days = wavy(2 * 1440, level=12_000.0, noise=0.2, seed=3)
     load = FluidLoad(bin_s=60.0, interactive={POOL: days[-720:]}, interactive_before={POOL: days[:-720]})

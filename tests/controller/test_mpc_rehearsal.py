@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from controller.mpc.headroom import unrehearsed
+from controller.mpc.held import LEADS_HELD
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.outlook import ModelPast, outlook
-from controller.mpc.rehearsal import first_headroom, missed_shares
+from controller.mpc.rehearsal import Beginning, Rehearsal, beginning, missed_shares, rehearsed
 from controller.mpc.service import Service, corrected_ratio
 from controller.mpc.short_history import recent_peak
 from controller.mpc.tail import LEAST, MOST, SMALLEST
@@ -43,7 +44,11 @@ def fleet(*, theta: float = 1000.0, saturated: float | None = None, patience_s: 
 
 
 def begun(past: ModelPast, limits: FleetLimits, budget: float = 0.01) -> float:
-    return first_headroom(past, PEAKS, limits, "llama", LEAD_S, budget)
+    return beginning(past, PEAKS, limits, "llama", LEAD_S, budget).headroom
+
+
+def held(past: ModelPast, budget: float = 0.01) -> float:
+    return beginning(past, PEAKS, fleet(), "llama", LEAD_S, budget).leads_held
 
 
 def test_a_larger_budget_begins_with_less_headroom():
@@ -83,6 +88,38 @@ def test_one_surprise_of_a_week_decides_nothing_and_one_a_day_does():
     assert abs(once - calm) < 0.5 < 1.5 < often - calm
 
 
+def leaping(count: int = 4, *, seed: int = 4) -> ModelPast:
+    """Three times the demand for two minutes, at moments that nothing foretells, some fifteen times a day."""
+    past = days(count, swing=0.0, noise=0.02)
+    values = past.values.copy()
+    for start in np.random.default_rng(seed).integers(0, len(values) - 2, 15 * count):
+        values[start : start + 2] *= 3.0
+    return replace(past, values=values)
+
+
+def test_where_demand_leaps_and_is_gone_a_need_is_held_for_less_long():
+    assert held(leaping(), budget=0.1) < LEADS_HELD
+
+
+def test_a_shorter_hold_that_saves_next_to_nothing_is_not_worth_its_starts():
+    assert held(days()) == LEADS_HELD
+
+
+def test_where_no_headroom_keeps_the_budget_the_highest_is_begun_with_and_the_longest_hold():
+    """Seven servers' worth of demand every other minute, and an old forecast of one that never saw it."""
+    calm, wild = days(), days(7, swing=0.0, noise=3.0)
+    fit = PEAKS.fit(calm.values, 0, 6)
+    given = Rehearsal(
+        values=wild.values,
+        theta_tokens_per_s=1000.0,
+        saturation=1.0,
+        patience_steps=0.0,
+        least_servers=1,
+        lead_steps=5,
+    )
+    assert rehearsed(fit, given, 0.001, 7 * 1440) == Beginning(headroom=MOST, leads_held=LEADS_HELD)
+
+
 def test_servers_that_serve_more_only_while_requests_queue_do_so_for_none_that_may_not():
     past = days()
     assert begun(past, fleet(saturated=2000.0, patience_s=0.0)) == begun(past, fleet())
@@ -91,7 +128,9 @@ def test_servers_that_serve_more_only_while_requests_queue_do_so_for_none_that_m
 @pytest.mark.parametrize("values", [np.full(30, 5000.0), np.full(500, 5000.0), np.zeros(0), np.zeros(3000)])
 def test_no_past_no_opinion(values):
     """A server that starts in five minutes is there within six steps."""
-    assert begun(ModelPast(values=values, step_s=60.0, last_step=0), fleet()) == unrehearsed(0.01, 6)
+    past = ModelPast(values=values, step_s=60.0, last_step=0)
+    begins = beginning(past, PEAKS, fleet(), "llama", LEAD_S, 0.01)
+    assert begins == Beginning(headroom=unrehearsed(0.01, 6), leads_held=LEADS_HELD)
 
 
 def test_without_a_past_a_peak_lies_above_plan_at_most_as_often_as_the_budget_lets_its_steps():
