@@ -59,7 +59,7 @@ class Rehearsal:
     @property
     def surprise_steps(self) -> int:
         """What misses within the time of a start and the longest hold is one surprise."""
-        return self.lead_steps + self.hold_steps(LEADS_HELD)
+        return max(1, self.lead_steps + self.hold_steps(LEADS_HELD))
 
     def hold_steps(self, leads: float) -> int:
         return round(leads * self.lead_steps)

@@ -105,6 +105,11 @@ def test_a_shorter_hold_that_saves_next_to_nothing_is_not_worth_its_starts():
     assert held(days()) == LEADS_HELD
 
 
+def test_servers_that_start_at_once_can_be_rehearsed_too():
+    begins = beginning(days(), PEAKS, fleet(), "llama", 0.0, 0.01)
+    assert LEAST < begins.headroom < MOST
+
+
 def test_where_no_headroom_keeps_the_budget_the_highest_is_begun_with_and_the_longest_hold():
     """Seven servers' worth of demand every other minute, and an old forecast of one that never saw it."""
     calm, wild = days(), days(7, swing=0.0, noise=3.0)
