@@ -23,8 +23,7 @@ class Theta:
 
     `theta_tokens_per_s` counts prompt and output tokens. `saturated_tokens_per_s`: what it serves while requests queue,
     filled and with TPOT within its limit, however long first tokens take. `concurrency`: requests in flight, waiting
-    ones included.
-    `kv_cache_usage`: fraction 0..1 of the KV cache in use on average.
+    ones included. `kv_cache_usage`: fraction 0..1 of the KV cache in use on average.
     `tpot_s` is the length of an iteration at mean load; on simulated servers sequences gather where iterations are
     long, and see 15 to 60 % more.
     """
@@ -76,12 +75,12 @@ def theta_tokens_per_s(
     most, most_by = largest_rate(profile, lengths)
     domain = None if extrapolate else profile.domain
 
-    def exceeded(state: SteadyState, fill: float, longest_wait_s: float) -> Binding | None:
+    def exceeded(state: SteadyState, fill: float, ttft_limit_s: float) -> Binding | None:
         checks: list[tuple[Binding, float, float]] = [
             ("max_num_seqs", state.running_seqs, fill * profile.engine.max_num_seqs),
             ("kv_cache", state.kv_tokens, fill * profile.kv_cache.max_tokens),
             ("tpot", state.tau_s, tpot_s or math.inf),
-            ("ttft", ttft_p95_s(state, lengths), longest_wait_s),
+            ("ttft", ttft_p95_s(state, lengths), ttft_limit_s),
             (most_by, state.busy, fill),
         ]
         if domain is not None:
@@ -89,13 +88,13 @@ def theta_tokens_per_s(
             checks.append(("domain", state.decode_kv_tokens, domain.kv_tokens[1]))
         return next((name for name, value, limit in checks if value > limit), None)
 
-    def largest(fits: float, fill: float, longest_wait_s: float) -> tuple[float, Binding]:
+    def largest(fits: float, fill: float, ttft_limit_s: float) -> tuple[float, Binding]:
         """The largest rate from `fits`, which is within the limits, and what stops more."""
         exceeds = most
         binds: Binding = most_by
         for _ in range(HALVINGS):
             middle = 0.5 * (fits + exceeds)
-            stopped_by = exceeded(steady_state(profile, lengths, middle, most), fill, longest_wait_s)
+            stopped_by = exceeded(steady_state(profile, lengths, middle, most), fill, ttft_limit_s)
             if stopped_by is None:
                 fits = middle
             else:
@@ -103,15 +102,15 @@ def theta_tokens_per_s(
         return fits, binds
 
     # Even a rate of next to nothing must be within the limits: what it then misses, it misses on an idle server.
-    nothing, wait_s = 1e-6 * most, ttft_s or math.inf
-    missed = exceeded(steady_state(profile, lengths, nothing, most), fill_max, wait_s)
+    nothing, strictest_s = 1e-6 * most, ttft_s or math.inf
+    missed = exceeded(steady_state(profile, lengths, nothing, most), fill_max, strictest_s)
     if missed is not None:
         raise ValueError(
             f"profile {profile.name}: requests of {prompt_tokens_mean:g} + {output_tokens_mean:g} tokens (prompt_cv="
             f"{prompt_cv:g}) exceed {missed} even on an idle server (p95: ttft_s={ttft_s}, tpot_s={tpot_s});"
             " loosen the SLO, or take shorter prompts or a faster server"
         )
-    fits, binds = largest(nothing, fill_max, wait_s)
+    fits, binds = largest(nothing, fill_max, strictest_s)
     saturated, _ = largest(fits, 1.0, math.inf)
     state = steady_state(profile, lengths, fits, most)
     tokens = prompt_tokens_mean + output_tokens_mean
