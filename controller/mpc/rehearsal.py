@@ -128,8 +128,10 @@ def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> 
     best, fewest = Beginning(headroom=MOST, leads_held=LEADS_HELD), np.inf
     for leads in _HOLDS:
         headroom = _least_that_keeps(partial(overspends, leads))
-        taken = np.inf if headroom is None else server_steps(leads, headroom)
-        if headroom is not None and taken < (1 - _WORTH_LESS_HOLD) * fewest:
+        if headroom is None:
+            continue
+        taken = server_steps(leads, headroom)
+        if taken < (1 - _WORTH_LESS_HOLD) * fewest:
             best, fewest = Beginning(headroom=headroom, leads_held=leads), taken
     return best
 

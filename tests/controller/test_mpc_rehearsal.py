@@ -111,7 +111,7 @@ def test_servers_that_start_at_once_can_be_rehearsed_too():
 
 
 def test_where_no_headroom_keeps_the_budget_the_highest_is_begun_with_and_the_longest_hold():
-    """Seven servers' worth of demand every other minute, and an old forecast of one that never saw it."""
+    """Demand that leaps twentyfold from minute to minute, and a fit that has only seen calm days."""
     calm, wild = days(), days(7, swing=0.0, noise=3.0)
     fit = PEAKS.fit(calm.values, 0, 6)
     given = Rehearsal(
