@@ -5,16 +5,18 @@ Adaptive conformal inference (Gibbs and Candes, NeurIPS 2021): after each step w
     headroom += gain w (m - budget),   w: the step's demand over the mean of a season
 
 so that over any long time the share of all requests that missed is the budget, whatever demand does: a busy minute
-weighs as much as the requests that it holds. The headroom is -ln of the chance that
-the peak lies above what is planned for: 3 means 5 %, 4.6 means 1 %. On this scale a step means the same in a calm hour
-and a rough one, and costs little where errors have thin tails.
+weighs as much as the requests that it holds. The gain is the smaller the more of the past has had its say in the
+headroom (as in stochastic approximation, Robbins and Monro 1951): one bad hour is little against a week.
+
+The headroom is -ln of the chance that the peak lies above what is planned for: 3 means 5 %, 4.6 means 1 %. On this
+scale a step means the same in a calm hour and a rough one, and costs little where errors have thin tails.
 """
 
 from math import log
 
 from controller.mpc.tail import LEAST, MOST, SMALLEST
 
-GAIN = 0.05
+MOST_GAIN = 0.05
 _WOUND_UP = 1.0
 
 
@@ -25,9 +27,19 @@ def unrehearsed(budget: float, window_steps: int) -> float:
     return min(MOST, max(SMALLEST, -log(window_steps * budget)))
 
 
-def adapted(headroom: float, missed_share: float, budget: float, weight: float = 1.0) -> float:
+def gain(budget: float, past_steps: int) -> float:
+    """How far the headroom moves for a mean step that missed: 1 / (budget past_steps), at most 0.05.
+
+    What misses falls as exp(-headroom), by the budget for each unit of it near where the budget is kept, so that this
+    is Newton's step towards the headroom that would have kept it in all the `past_steps` of history.
+    """
+    return min(MOST_GAIN, 1.0 / (budget * max(1, past_steps)))
+
+
+def adapted(headroom: float, missed_share: float, budget: float, *, weight: float, past_steps: int) -> float:
     """The headroom after `missed_share` (0..1) of as many requests as `weight` mean steps hold missed their SLO."""
-    return float(min(MOST, max(LEAST, headroom + GAIN * weight * (missed_share - budget))))
+    moved = headroom + gain(budget, past_steps) * weight * (missed_share - budget)
+    return float(min(MOST, max(LEAST, moved)))
 
 
 def unwound(headroom: float, in_force: float) -> float:

@@ -4,7 +4,8 @@ A server started now helps after its lead, and until then what runs must do. So 
 from now to the lead's end; its logarithm is regressed on trailing means and peaks and on yesterday's shape (ridge
 regression, refitted hourly), the size of the errors on how rough demand has been, and the errors over their
 expected size are kept, sorted: the quantiles of a forecast are those of errors made before (split conformal prediction,
-Lei et al., JASA 113:523, 2018, with the locally weighted residuals of their section 5.2).
+Lei et al., JASA 113:523, 2018, with the locally weighted residuals of their section 5.2). Or errors are taken to be of
+even size: where bursts come out of calm, demand is roughest when the burst has already come.
 """
 
 from dataclasses import dataclass, field
@@ -59,8 +60,12 @@ class LeadPeakFit:
         return peaks * less(in_force), in_force
 
 
-def fit_lead_peak(values: Series, *, window_steps: int, season_steps: int, fit_steps: int) -> LeadPeakFit | None:
-    """Fitted on the last `fit_steps` of `values`, tokens/s; None where they are too few or without any demand."""
+def fit_lead_peak(
+    values: Series, *, window_steps: int, season_steps: int, fit_steps: int, even: bool = False
+) -> LeadPeakFit | None:
+    """Fitted on the last `fit_steps` of `values`, tokens/s; None where they are too few or without any demand. `even`:
+    errors are of one size, whatever demand was like.
+    """
     last = len(values) - window_steps
     first = max(LONGEST, len(values) - fit_steps)
     recent = values[-fit_steps:]
@@ -73,7 +78,8 @@ def fit_lead_peak(values: Series, *, window_steps: int, season_steps: int, fit_s
     came = np.log(peaks + floor) - rows[:, ANCHOR]
     level = _ridge(rows, came)
     errors = came - rows @ level
-    spread = _ridge(rough, np.log(np.abs(errors) + _SMALLEST_ERROR))
+    logs = np.log(np.abs(errors) + _SMALLEST_ERROR)
+    spread = np.eye(1, rough.shape[1])[0] * logs.mean() if even else _ridge(rough, logs)
     return LeadPeakFit(
         level=level,
         spread=spread,
@@ -106,15 +112,17 @@ class LeadPeaks:
     fit_steps: int
     _fits: dict[bytes, LeadPeakFit | None] = field(default_factory=dict, repr=False, compare=False)
 
-    def fit(self, values: Series, last_step: int, window_steps: int) -> LeadPeakFit | None:
-        """The fit in force after the step number `last_step` of the run, the last of `values`."""
+    def fit(self, values: Series, last_step: int, window_steps: int, *, even: bool) -> LeadPeakFit | None:
+        """The fit in force after the step number `last_step` of the run, the last of `values`; `even` as in
+        `fit_lead_peak`.
+        """
         after_cut = min(last_step % self.refit_steps, len(values))
         known = values[: len(values) - after_cut][-(self.fit_steps + self.season_steps + LONGEST) :]
-        key = blake2b(known.tobytes() + window_steps.to_bytes(4, "big"), digest_size=16).digest()
+        key = blake2b(known.tobytes() + window_steps.to_bytes(4, "big") + bytes([even]), digest_size=16).digest()
         if key not in self._fits:
             while len(self._fits) >= _KEPT_FITS:
                 del self._fits[next(iter(self._fits))]
             self._fits[key] = fit_lead_peak(
-                known, window_steps=window_steps, season_steps=self.season_steps, fit_steps=self.fit_steps
+                known, window_steps=window_steps, season_steps=self.season_steps, fit_steps=self.fit_steps, even=even
             )
         return self._fits[key]

@@ -9,7 +9,7 @@ from controller.history import DemandHistory, Key, Series
 from controller.mpc.features import LONGEST
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.served_load import served_load
-from controller.mpc.short_history import STEPS, recent_peak
+from controller.mpc.short_history import LEVEL_STEPS, STEPS, recent_peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,10 @@ class ModelPast:
         """Mean of the last 15 steps, tokens/s; 0 with no history."""
         return float(self.values[-STEPS:].mean()) if len(self.values) else 0.0
 
+    def level(self) -> float:
+        """Mean of the last 5 steps, tokens/s; 0 with no history."""
+        return float(self.values[-LEVEL_STEPS:].mean()) if len(self.values) else 0.0
+
     def weight(self, steps: float, season_steps: int) -> float:
         """How many mean steps of the last season hold as much demand as the last `steps`; `steps` where it had none."""
         mean = float(self.values[-season_steps:].mean()) if len(self.values) else 0.0
@@ -91,16 +95,16 @@ def _weighted(demand: DemandHistory, key: Key, step_s: float, weights: tuple[flo
 
 
 def outlook(
-    past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, budget: float, saturation: float
+    past: ModelPast, peaks: LeadPeaks, lead_s: float, headroom: float, budget: float, saturation: float, *, even: bool
 ) -> Outlook:
     """The peak from now to `lead_s` that is exceeded with probability exp(-headroom), or with a larger one where so
-    much headroom is not worth its price.
+    much headroom is not worth its price. `even`: errors are taken to be of one size.
 
     While history is too short for a fit the last 15 minutes say what they can, by name; nor was the headroom rehearsed
     with a queue then, so that what servers serve of one, `saturation` times theta, counts here.
     """
     window = past.window_steps(lead_s)
-    fit = peaks.fit(past.values, past.last_step, window)
+    fit = peaks.fit(past.values, past.last_step, window, even=even)
     if fit is None:
         peak, expected = recent_peak(past.values, headroom)
         return Outlook(

@@ -1,4 +1,4 @@
-"""What to begin with: the headroom that would have kept the budget on the days before, and how long to hold a need.
+"""What to begin with: the headroom that would have kept the budget on the days before, for which way of planning.
 
 A fleet of fluid servers is led through the past by a constant headroom: up after the lead, down at once, held, whole
 servers. What arrives beyond what they serve waits in a queue, and misses once the queue is longer than a request may
@@ -8,12 +8,14 @@ The worst surprise of the past is left out. Seen once, it does not tell how ofte
 alone would decide: a third more servers all week for a quarter of an hour that will not be the same again.
 
 Where what was needed once comes back, a long hold spares headroom; where demand leaps and is gone, headroom is the
-cheaper of the two. Of the holds that keep the budget, the one of fewest server-hours is it.
+cheaper of the two. Where rough demand tells of surprises, more is planned for after it; where bursts come out of calm,
+that would be too late and for nothing. Of these ways, the one that keeps the budget with fewest server-hours is it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -36,8 +38,8 @@ _SERVER_SIZES = (0.9, 0.95, 1.0, 1.05, 1.1)
 _PRECISION = 0.05
 _HOLDS = (LEADS_HELD, LEADS_HELD / 2, 0.0)
 """In leads, the longest first."""
-_WORTH_LESS_HOLD = 0.01
-"""Of the server-hours: what a shorter hold must save. It starts and stops servers more often."""
+_WORTH_ANOTHER = 0.01
+"""Of the server-hours: what another way must save. A shorter hold starts and stops servers more often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +69,13 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
-    """`headroom`: the first one. `leads_held`: for how many leads a need is held, from now on."""
+    """`headroom`: the first one. From now on, `leads_held`: for how many leads a need is held, and `even`: whether the
+    errors of forecasts are taken to be of one size.
+    """
 
     headroom: float
-    leads_held: float
+    leads_held: float = LEADS_HELD
+    even: bool = False
 
 
 def beginning(
@@ -78,10 +83,11 @@ def beginning(
 ) -> Beginning:
     """What the past of `model` says to begin with; `unrehearsed` and the longest hold where it is too short to tell."""
     window = past.window_steps(lead_s)
-    fit = peaks.fit(past.values, past.last_step, window)
+    found = {even: peaks.fit(past.values, past.last_step, window, even=even) for even in (False, True)}
+    fits = {even: fit for even, fit in found.items() if fit is not None}
     theta = theta_of_cheapest(limits, model)
-    unknown = Beginning(headroom=unrehearsed(budget, window), leads_held=LEADS_HELD)
-    if fit is None or theta <= 0:
+    unknown = Beginning(headroom=unrehearsed(budget, window))
+    if not fits or theta <= 0:
         return unknown
     given = Rehearsal(
         values=past.values,
@@ -91,48 +97,50 @@ def beginning(
         least_servers=limits.min_servers * len({p.region for p in limits.placements() if p.model == model}),
         lead_steps=window - 1,
     )
-    return rehearsed(fit, given, budget, peaks.fit_steps) or unknown
+    return rehearsed(fits, given, budget, peaks.fit_steps) or unknown
 
 
-def rehearsed(fit: LeadPeakFit, given: Rehearsal, budget: float, steps: int) -> Beginning | None:
-    """The hold of fewest server-hours, each hold with the least headroom at which at most `budget` (0..1) of the last
-    `steps` of the past would have missed, by their demand and without the worst surprise. Where no headroom keeps the
-    budget, MOST with the longest hold; None where the past is too short to tell.
+def rehearsed(fits: Mapping[bool, LeadPeakFit], given: Rehearsal, budget: float, steps: int) -> Beginning | None:
+    """The way of fewest server-hours, each with the least headroom at which at most `budget` (0..1) of the last `steps`
+    of the past would have missed, by their demand and without the worst surprise; `fits` by whether errors are even.
+    Where no headroom keeps the budget, MOST with the longest hold; None where the past is too short to tell.
     """
-    first = max(len(given.values) - min(steps, _MOST_STEPS), fit.season_steps // 4, _LEAST_STEPS_BEFORE)
+    season = next(iter(fits.values())).season_steps
+    first = max(len(given.values) - min(steps, _MOST_STEPS), season // 4, _LEAST_STEPS_BEFORE)
     came = given.values[first:]
     if not came.sum() > 0 or len(came) < _LEAST_SURPRISES * given.surprise_steps:
         return None
-    log_peaks, sizes = (column[: len(came)] for column in fit.expected(given.values, first))
+    expected = {even: fit.expected(given.values, first) for even, fit in fits.items()}
 
     thetas = [size * given.theta_tokens_per_s for size in _SERVER_SIZES]
     allowed = budget * float(came.sum()) * len(thetas)
 
-    def fleets(leads: float, headroom: float) -> list[Series]:
+    def fleets(even: bool, leads: float, headroom: float) -> list[Series]:
         """Servers in each step, those that start among them, by the size of a server."""
-        levels, _ = fit.planned(log_peaks, sizes, headroom, budget)
+        log_peaks, sizes = (column[: len(came)] for column in expected[even])
+        levels, _ = fits[even].planned(log_peaks, sizes, headroom, budget)
         held = _trailing(levels, given.hold_steps(leads) + 1).max(axis=1)
         return [np.maximum(given.least_servers, np.ceil(held / theta - 1e-6)) for theta in thetas]
 
-    def overspends(leads: float, headroom: float) -> bool:
+    def overspends(even: bool, leads: float, headroom: float) -> bool:
         total = 0.0
-        for servers, theta in zip(fleets(leads, headroom), thetas, strict=True):
+        for servers, theta in zip(fleets(even, leads, headroom), thetas, strict=True):
             ready = np.asarray(_trailing(servers, given.lead_steps + 1).min(axis=1) * theta)
             missed = came * missed_shares(came, ready, given.saturation, given.patience_steps)
             total += _without_worst(missed, given.surprise_steps)
         return total > allowed
 
-    def server_steps(leads: float, headroom: float) -> float:
-        return sum(float(s.sum()) * theta for s, theta in zip(fleets(leads, headroom), thetas, strict=True))
+    def server_steps(even: bool, leads: float, headroom: float) -> float:
+        return sum(float(s.sum()) * theta for s, theta in zip(fleets(even, leads, headroom), thetas, strict=True))
 
-    best, fewest = Beginning(headroom=MOST, leads_held=LEADS_HELD), np.inf
-    for leads in _HOLDS:
-        headroom = _least_that_keeps(partial(overspends, leads))
+    best, fewest = Beginning(headroom=MOST), np.inf
+    for even, leads in product(fits, _HOLDS):
+        headroom = _least_that_keeps(partial(overspends, even, leads))
         if headroom is None:
             continue
-        taken = server_steps(leads, headroom)
-        if taken < (1 - _WORTH_LESS_HOLD) * fewest:
-            best, fewest = Beginning(headroom=headroom, leads_held=leads), taken
+        taken = server_steps(even, leads, headroom)
+        if taken < (1 - _WORTH_ANOTHER) * fewest:
+            best, fewest = Beginning(headroom=headroom, leads_held=leads, even=even), taken
     return best
 
 

@@ -9,7 +9,7 @@ from controller.history import Series
 from controller.mpc.tail import SMALLEST, less
 
 STEPS = 15
-_LEVEL_STEPS = 5
+LEVEL_STEPS = 5
 _BELIEVED_SIZE, _BELIEVED_STEPS = 0.1, 5
 """A step is off by a tenth, it is believed before any was seen, as if so many had said so."""
 
@@ -21,7 +21,7 @@ def recent_peak(values: Series, headroom: float) -> tuple[float, float]:
     that of the last 15 changes, two errors each.
     """
     lately = values[-STEPS:]
-    level = float(lately[-_LEVEL_STEPS:].mean()) if len(lately) else 0.0
+    level = float(lately[-LEVEL_STEPS:].mean()) if len(lately) else 0.0
     if not level > 0:
         return 0.0, 0.0
     changes = np.diff(np.log(np.maximum(lately, 1e-3 * level)))

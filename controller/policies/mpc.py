@@ -24,6 +24,7 @@ from controller.mpc.moves import move
 from controller.mpc.needs import Needs, regional_shares
 from controller.mpc.outlook import ModelPast, Outlook, outlook
 from controller.mpc.program import PlacingProblem, place
+from controller.mpc.queue import clearing_tokens_per_s, waiting_tokens
 from controller.mpc.rehearsal import Beginning, beginning
 from controller.mpc.service import charged_share, corrected_ratio, service_of, unavoidable_share
 from controller.mpc.sleepers import servers_asleep, sleeping_tokens_per_s
@@ -69,7 +70,9 @@ class _ModelView:
     needed_tokens_per_s: float
     held_tokens_per_s: float
     batch_tokens_per_s: float
+    clearing_tokens_per_s: float
     leads_held: float
+    even: bool
     hold_s: float
 
     @property
@@ -86,6 +89,8 @@ class _ModelView:
             why += f", exceeded in {by.exceeded:.1%} of cases ({by.expected_tokens_per_s:.0f} expected)"
         if by.saturation > 1:
             why += f", {by.needed_tokens_per_s:.0f} by theta, the rest from a queue"
+        if self.clearing_tokens_per_s >= self.needed_tokens_per_s > 0:
+            why += f", {self.clearing_tokens_per_s:.0f} to be rid of a queue"
         if self.held_tokens_per_s > self.needed_tokens_per_s:
             why += f", {self.held_tokens_per_s:.0f} in the last {self.hold_s:g} s"
         if self.batch_tokens_per_s > 0:
@@ -99,8 +104,9 @@ class ModelPredictive:
     servers for it wherever regions and quotas allow; those not needed sleep or stop.
 
     Its parts are in `controller.mpc`; docs/mpc.md says what each does. In `Memory.numbers`: `headroom MODEL`, `leads
-    held MODEL` (how long a need is held), `theta MODEL` (theta in fact over theta by profile), `unavoidable MODEL`
-    (share missed at low load), `needed MODEL @SECONDS` (needs still held) and `seen_until_s`.
+    held MODEL` (how long a need is held), `even MODEL` (1: forecast errors are taken to be of one size), `theta MODEL`
+    (theta in fact over theta by profile), `unavoidable MODEL` (share missed at low load), `needed MODEL @SECONDS`
+    (needs still held) and `seen_until_s`.
     """
 
     parameters: MpcParameters
@@ -160,19 +166,24 @@ class ModelPredictive:
         charged = charged_share(service, unavoidable, given.budget)
         if charged is not None:
             weight = past.weight(service.steps, self._peaks.season_steps)
-            headroom = adapted(headroom, charged, given.budget, weight)
+            seen_steps = min(len(past.values), self._peaks.fit_steps)
+            headroom = adapted(headroom, charged, given.budget, weight=weight, past_steps=seen_steps)
             ratio = corrected_ratio(ratio, service, charged, given.budget, saturation)
         thetas = {p: seen.limits.capacity[p.model, p.gpu_type].theta_tokens_per_s * ratio for p in seen.placements}
         held = highest_held(numbers, model, seen.at_s - hold_s)
         if len(past.values) * step_s < hold_s:
             held = max(held, standing_tokens_per_s(seen, model, thetas))
         queued = saturation if patience_s(seen.limits, model) > 0 else 1.0
-        start = self._outlook(seen, past, model, start_s, headroom, queued)
-        wake = None if wake_s is None else self._outlook(seen, past, model, lead_s, headroom, queued)
+        begun_with = replace(begun, headroom=headroom)
+        start = self._outlook(seen, past, model, start_s, begun_with, queued)
+        wake = None if wake_s is None else self._outlook(seen, past, model, lead_s, begun_with, queued)
         needed = start.needed_tokens_per_s
         if wake is not None:
             asleep = sleeping_tokens_per_s(seen, model, thetas)
             needed = max(wake.needed_tokens_per_s, needed - asleep)
+        waiting = waiting_tokens(seen, model, thetas, stay_s(seen.limits, model))
+        clearing = clearing_tokens_per_s(past.level(), waiting, lead_s)
+        needed = max(needed, clearing)
         if _asked(seen, model):
             needed = max(needed, _ASKED * theta_of_cheapest(seen.limits, model))
         batch = batch_tokens_per_s(
@@ -192,7 +203,9 @@ class ModelPredictive:
             needed_tokens_per_s=needed,
             held_tokens_per_s=held,
             batch_tokens_per_s=batch,
+            clearing_tokens_per_s=clearing,
             leads_held=begun.leads_held,
+            even=begun.even,
             hold_s=hold_s,
         )
 
@@ -200,21 +213,24 @@ class ModelPredictive:
         self, seen: Observation, past: ModelPast, model: str, lead_s: float, numbers: Mapping[str, float]
     ) -> Beginning:
         """As remembered, else as rehearsed. Who knows the future need not hold what was."""
-        headroom, leads_held = numbers.get(f"headroom {model}"), numbers.get(f"leads held {model}", LEADS_HELD)
-        if headroom is not None:
-            return Beginning(headroom=headroom, leads_held=leads_held)
+        if f"headroom {model}" in numbers:
+            return Beginning(
+                headroom=numbers[f"headroom {model}"],
+                leads_held=numbers.get(f"leads held {model}", LEADS_HELD),
+                even=numbers.get(f"even {model}", 0.0) > 0,
+            )
         begun = beginning(past, self._peaks, seen.limits, model, lead_s, self.parameters.budget)
         return begun if self.foresight is None else replace(begun, leads_held=0.0)
 
     def _outlook(
-        self, seen: Observation, past: ModelPast, model: str, lead_s: float, headroom: float, saturation: float
+        self, seen: Observation, past: ModelPast, model: str, lead_s: float, by: Beginning, saturation: float
     ) -> Outlook:
         known = None
         if self.foresight is not None:
             known = self.foresight.outlook(seen, model, lead_s, self.parameters.budget)
         if known is not None:
             return known
-        return outlook(past, self._peaks, lead_s, headroom, self.parameters.budget, saturation)
+        return outlook(past, self._peaks, lead_s, by.headroom, self.parameters.budget, saturation, even=by.even)
 
     def _counts(
         self,
@@ -250,6 +266,7 @@ class ModelPredictive:
         for model, view in models.items():
             numbers[f"headroom {model}"] = view.headroom
             numbers[f"leads held {model}"] = view.leads_held
+            numbers[f"even {model}"] = float(view.even)
             numbers[f"theta {model}"] = view.ratio
             numbers[f"unavoidable {model}"] = view.unavoidable
             numbers.update(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from controller.mpc.headroom import unrehearsed
+from controller.mpc.headroom import MOST_GAIN, adapted, gain, unrehearsed
 from controller.mpc.held import LEADS_HELD
 from controller.mpc.lead_peak import LeadPeaks
 from controller.mpc.outlook import ModelPast, outlook
@@ -69,7 +69,7 @@ def test_where_requests_may_queue_less_headroom_is_needed():
 def test_a_demand_that_whole_servers_happen_to_fit_teaches_nobody_to_plan_for_less():
     """Five servers take all of it. Planning for a little over four would come out as five as well, today."""
     past = days(swing=0.0, noise=0.0)
-    seen = outlook(past, PEAKS, LEAD_S, begun(past, fleet()), 0.01, 1.0)
+    seen = outlook(past, PEAKS, LEAD_S, begun(past, fleet()), 0.01, 1.0, even=False)
     assert seen.needed_tokens_per_s > 0.9 * 5000.0
 
 
@@ -105,6 +105,33 @@ def test_a_shorter_hold_that_saves_next_to_nothing_is_not_worth_its_starts():
     assert held(days()) == LEADS_HELD
 
 
+def bursting(count: int = 4, *, seed: int = 4) -> ModelPast:
+    """Three times the demand for a quarter of an hour, ten times a day, out of calm and back to it."""
+    past = days(count, swing=0.0, noise=0.02)
+    starts = np.random.default_rng(seed).uniform(0.0, 24.0 * count - 0.5, 10 * count)
+    return surprised(past, *starts)
+
+
+def by_turns(count: int = 4) -> ModelPast:
+    """Hours in which demand is calm, and as many in which every minute is another."""
+    past = days(count, swing=0.0, noise=0.02)
+    wild = np.random.default_rng(4).lognormal(0.0, 0.4, len(past.values))
+    return replace(past, values=np.where(np.arange(len(wild)) % 480 < 240, past.values, 5000.0 * wild))
+
+
+@pytest.mark.parametrize(("past", "even"), [(bursting(), True), (by_turns(), False)])
+def test_rough_demand_is_planned_above_only_where_it_foretells_surprises(past, even):
+    assert beginning(past, PEAKS, fleet(), "llama", LEAD_S, 0.01).even is even
+
+
+def test_errors_of_even_size_ask_for_as_much_above_a_peak_of_calm_as_of_rough_demand():
+    past = by_turns()
+    fits = {even: PEAKS.fit(past.values, 0, 6, even=even) for even in (False, True)}
+    for even, fit in fits.items():
+        sizes = fit.expected(past.values, 2000)[1]
+        assert bool(np.ptp(sizes) < 1e-9) is even
+
+
 def test_servers_that_start_at_once_can_be_rehearsed_too():
     begins = beginning(days(), PEAKS, fleet(), "llama", 0.0, 0.01)
     assert LEAST < begins.headroom < MOST
@@ -113,7 +140,7 @@ def test_servers_that_start_at_once_can_be_rehearsed_too():
 def test_where_no_headroom_keeps_the_budget_the_highest_is_begun_with_and_the_longest_hold():
     """Demand that leaps twentyfold from minute to minute, and a fit that has only seen calm days."""
     calm, wild = days(), days(7, swing=0.0, noise=3.0)
-    fit = PEAKS.fit(calm.values, 0, 6)
+    fits = {even: PEAKS.fit(calm.values, 0, 6, even=even) for even in (False, True)}
     given = Rehearsal(
         values=wild.values,
         theta_tokens_per_s=1000.0,
@@ -122,7 +149,7 @@ def test_where_no_headroom_keeps_the_budget_the_highest_is_begun_with_and_the_lo
         least_servers=1,
         lead_steps=5,
     )
-    assert rehearsed(fit, given, 0.001, 7 * 1440) == Beginning(headroom=MOST, leads_held=LEADS_HELD)
+    assert rehearsed(fits, given, 0.001, 7 * 1440) == Beginning(headroom=MOST, leads_held=LEADS_HELD, even=False)
 
 
 def test_servers_that_serve_more_only_while_requests_queue_do_so_for_none_that_may_not():
@@ -142,6 +169,21 @@ def test_without_a_past_a_peak_lies_above_plan_at_most_as_often_as_the_budget_le
     assert np.exp(-unrehearsed(0.01, 6)) == pytest.approx(0.06)
     assert unrehearsed(0.001, 6) - unrehearsed(0.01, 6) == pytest.approx(np.log(10))
     assert unrehearsed(0.2, 6) == SMALLEST
+
+
+def test_the_longer_the_past_the_less_one_bad_hour_says():
+    after_a_day, after_a_week = (
+        adapted(2.0, 1.0, 0.1, weight=60.0, past_steps=steps) - 2.0 for steps in (1440, 7 * 1440)
+    )
+    assert after_a_day == pytest.approx(7 * after_a_week) and after_a_week > 0
+    assert gain(0.01, 30) == gain(0.01, 0) == MOST_GAIN, "however little has been seen"
+
+
+def test_a_budget_that_is_spent_evenly_leaves_the_headroom_where_it_is():
+    headroom = 2.0
+    for missed in (1.0, *[0.0] * 9):
+        headroom = adapted(headroom, missed, 0.1, weight=1.0, past_steps=1440)
+    assert headroom == pytest.approx(2.0)
 
 
 def test_an_overload_that_passes_within_the_patience_of_requests_is_no_miss():
@@ -168,8 +210,8 @@ def test_without_patience_a_step_above_capacity_misses_as_a_whole_and_the_next_b
 
 
 def test_below_every_quantile_each_unit_of_headroom_takes_a_tenth_off_the_plan():
-    needed = [outlook(days(), PEAKS, LEAD_S, headroom, 0.01, 1.0).needed_tokens_per_s for headroom in (-0.9, -1.9)]
-    assert needed[1] / needed[0] == pytest.approx(np.exp(-0.1))
+    below, further = (outlook(days(), PEAKS, LEAD_S, h, 0.01, 1.0, even=False) for h in (-0.9, -1.9))
+    assert further.needed_tokens_per_s / below.needed_tokens_per_s == pytest.approx(np.exp(-0.1))
 
 
 def test_a_short_history_is_planned_for_by_its_level_and_by_how_much_it_changes():
@@ -186,7 +228,7 @@ def test_a_short_history_is_planned_for_by_its_level_and_by_how_much_it_changes(
 def test_of_a_short_history_no_more_is_planned_for_than_a_queue_leaves_but_always_the_expected_peak():
     rough = 1000.0 * np.where(np.arange(15) % 2, 1.2, 0.8)
     past = ModelPast(values=rough, step_s=60.0, last_step=15)
-    alone, queued, deep = (outlook(past, PEAKS, LEAD_S, 3.0, 0.01, saturation) for saturation in (1.0, 1.1, 10.0))
+    alone, queued, deep = (outlook(past, PEAKS, LEAD_S, 3.0, 0.01, queue, even=False) for queue in (1.0, 1.1, 10.0))
     assert alone.needed_tokens_per_s == alone.peak_tokens_per_s == queued.peak_tokens_per_s
     assert queued.needed_tokens_per_s == pytest.approx(queued.peak_tokens_per_s / 1.1)
     assert deep.needed_tokens_per_s == deep.expected_tokens_per_s

@@ -1,0 +1,60 @@
+"""A queue that a burst leaves behind: who comes after it waits too, until servers are there to be rid of it."""
+
+import numpy as np
+import pytest
+
+from controller.catalogue import make_policy
+from controller.mpc.queue import clearing_tokens_per_s, waiting_tokens
+from controller.types import Capacity, FleetLimits, Observation, Placement, PlacementState, Pool
+
+PLACE = Placement("llama", "west", "h100")
+POOL = Pool("llama", "west")
+THETA, STAY_S, LEAD_S = 1000.0, 40.0, 300.0
+
+
+def seen_with(make_history, outstanding: int, *, ready: int = 4, noise: float = 0.0) -> Observation:
+    """A day of demand that three servers take, with so many tokens not yet served."""
+    capacity = Capacity(theta_tokens_per_s=THETA, gpus=1.0, start_s=LEAD_S, stay_s=STAY_S)
+    limits = FleetLimits(
+        models=("llama",),
+        regions=("west",),
+        capacity={("llama", "h100"): capacity},
+        quota_gpus={("west", "h100"): 99.0},
+        min_servers=1,
+    )
+    tokens_per_s = 2500.0 * np.exp(noise * np.random.default_rng(1).standard_normal(1500))
+    demand = make_history(limits, until_s=90_000.0, series={POOL: tokens_per_s})
+    return Observation(
+        at_s=demand.until_s,
+        limits=limits,
+        placements={PLACE: PlacementState(ready=ready, outstanding_tokens=outstanding)},
+        demand=demand,
+        niw_queued_tokens={},
+    )
+
+
+@pytest.mark.parametrize(("outstanding", "waiting"), [(0, 0.0), (160_000, 0.0), (460_000, 300_000.0)])
+def test_what_servers_do_not_work_on_waits(outstanding, waiting, make_history):
+    assert waiting_tokens(seen_with(make_history, outstanding), "llama", {PLACE: THETA}, STAY_S) == waiting
+
+
+def test_without_a_ready_server_all_that_was_sent_waits(make_history):
+    assert waiting_tokens(seen_with(make_history, 5000, ready=0), "llama", {PLACE: THETA}, STAY_S) == 5000
+
+
+def test_a_queue_is_to_be_gone_within_a_lead_and_where_nobody_waits_nothing_is_asked():
+    assert clearing_tokens_per_s(2500.0, 300_000.0, LEAD_S) == 2500.0 + 1000.0
+    assert clearing_tokens_per_s(2500.0, 0.0, LEAD_S) == clearing_tokens_per_s(2500.0, 9.0, 0.0) == 0.0
+
+
+def test_mpc_starts_servers_for_a_queue_and_says_so(make_history):
+    policy = make_policy("mpc", {"budget": 0.2})
+    calm, queued = (policy.decide(seen_with(make_history, tokens)) for tokens in (100_000, 1_660_000))
+    assert (calm.counts[PLACE], queued.counts[PLACE]) == (3, 8), "2,500 tokens/s, and 5,000 for the queue"
+    assert "to be rid of a queue" in queued.steps[0].reason
+
+
+def test_a_queue_that_the_plan_for_the_peak_takes_anyway_changes_nothing(make_history):
+    policy = make_policy("mpc", {"budget": 0.01})
+    calm, queued = (policy.decide(seen_with(make_history, tokens, noise=0.2)) for tokens in (0, 165_000))
+    assert queued == calm
