@@ -24,7 +24,7 @@ from controller.mpc.moves import move
 from controller.mpc.needs import Needs, regional_shares
 from controller.mpc.outlook import ModelPast, Outlook, outlook
 from controller.mpc.program import PlacingProblem, place
-from controller.mpc.queue import clearing_tokens_per_s, waiting_tokens
+from controller.mpc.queue import clearing_tokens_per_s, late_tokens
 from controller.mpc.rehearsal import Beginning, beginning
 from controller.mpc.service import charged_share, corrected_ratio, service_of, unavoidable_share
 from controller.mpc.sleepers import servers_asleep, sleeping_tokens_per_s
@@ -77,7 +77,8 @@ class _ModelView:
 
     @property
     def wanted_tokens_per_s(self) -> float:
-        return max(self.needed_tokens_per_s, self.held_tokens_per_s) + self.batch_tokens_per_s
+        interactive = max(self.needed_tokens_per_s, self.held_tokens_per_s, self.clearing_tokens_per_s)
+        return interactive + self.batch_tokens_per_s
 
     def words(self) -> str:
         """Why so much capacity: for the reason of a step."""
@@ -89,10 +90,10 @@ class _ModelView:
             why += f", exceeded in {by.exceeded:.1%} of cases ({by.expected_tokens_per_s:.0f} expected)"
         if by.saturation > 1:
             why += f", {by.needed_tokens_per_s:.0f} by theta, the rest from a queue"
-        if self.clearing_tokens_per_s >= self.needed_tokens_per_s > 0:
-            why += f", {self.clearing_tokens_per_s:.0f} to be rid of a queue"
         if self.held_tokens_per_s > self.needed_tokens_per_s:
             why += f", {self.held_tokens_per_s:.0f} in the last {self.hold_s:g} s"
+        if self.clearing_tokens_per_s > max(self.needed_tokens_per_s, self.held_tokens_per_s):
+            why += f", {self.clearing_tokens_per_s:.0f} to be rid of a queue"
         if self.batch_tokens_per_s > 0:
             why += f", {self.batch_tokens_per_s:.0f} for NIW that is due"
         return why
@@ -181,9 +182,6 @@ class ModelPredictive:
         if wake is not None:
             asleep = sleeping_tokens_per_s(seen, model, thetas)
             needed = max(wake.needed_tokens_per_s, needed - asleep)
-        waiting = waiting_tokens(seen, model, thetas, stay_s(seen.limits, model))
-        clearing = clearing_tokens_per_s(past.level(), waiting, lead_s)
-        needed = max(needed, clearing)
         if _asked(seen, model):
             needed = max(needed, _ASKED * theta_of_cheapest(seen.limits, model))
         batch = batch_tokens_per_s(
@@ -203,7 +201,7 @@ class ModelPredictive:
             needed_tokens_per_s=needed,
             held_tokens_per_s=held,
             batch_tokens_per_s=batch,
-            clearing_tokens_per_s=clearing,
+            clearing_tokens_per_s=clearing_tokens_per_s(past.level(), late_tokens(seen, model, thetas), lead_s),
             leads_held=begun.leads_held,
             even=begun.even,
             hold_s=hold_s,

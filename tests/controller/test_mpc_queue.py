@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from controller.catalogue import make_policy
-from controller.mpc.queue import clearing_tokens_per_s, waiting_tokens
+from controller.mpc.queue import clearing_tokens_per_s, late_tokens
 from controller.types import Capacity, FleetLimits, Observation, Placement, PlacementState, Pool
 
 PLACE = Placement("llama", "west", "h100")
 POOL = Pool("llama", "west")
-THETA, STAY_S, LEAD_S = 1000.0, 40.0, 300.0
+THETA, STAY_S, PATIENCE_S, LEAD_S = 1000.0, 30.0, 10.0, 300.0
 
 
 def seen_with(make_history, outstanding: int, *, ready: int = 4, noise: float = 0.0) -> Observation:
     """A day of demand that three servers take, with so many tokens not yet served."""
-    capacity = Capacity(theta_tokens_per_s=THETA, gpus=1.0, start_s=LEAD_S, stay_s=STAY_S)
+    capacity = Capacity(theta_tokens_per_s=THETA, gpus=1.0, start_s=LEAD_S, stay_s=STAY_S, patience_s=PATIENCE_S)
     limits = FleetLimits(
         models=("llama",),
         regions=("west",),
@@ -33,16 +33,17 @@ def seen_with(make_history, outstanding: int, *, ready: int = 4, noise: float = 
     )
 
 
-@pytest.mark.parametrize(("outstanding", "waiting"), [(0, 0.0), (160_000, 0.0), (460_000, 300_000.0)])
-def test_what_servers_do_not_work_on_waits(outstanding, waiting, make_history):
-    assert waiting_tokens(seen_with(make_history, outstanding), "llama", {PLACE: THETA}, STAY_S) == waiting
+@pytest.mark.parametrize(("outstanding", "late"), [(0, 0.0), (160_000, 0.0), (460_000, 300_000.0)])
+def test_what_servers_neither_work_on_nor_come_to_in_time_is_late(outstanding, late, make_history):
+    """Four servers of 1,000 tokens/s: a request may stay for 30 s, and queue for 10."""
+    assert late_tokens(seen_with(make_history, outstanding), "llama", {PLACE: THETA}) == late
 
 
-def test_without_a_ready_server_all_that_was_sent_waits(make_history):
-    assert waiting_tokens(seen_with(make_history, 5000, ready=0), "llama", {PLACE: THETA}, STAY_S) == 5000
+def test_without_a_ready_server_all_that_was_sent_is_late(make_history):
+    assert late_tokens(seen_with(make_history, 5000, ready=0), "llama", {PLACE: THETA}) == 5000
 
 
-def test_a_queue_is_to_be_gone_within_a_lead_and_where_nobody_waits_nothing_is_asked():
+def test_a_queue_is_to_be_gone_within_a_lead_and_where_nobody_is_late_nothing_is_asked():
     assert clearing_tokens_per_s(2500.0, 300_000.0, LEAD_S) == 2500.0 + 1000.0
     assert clearing_tokens_per_s(2500.0, 0.0, LEAD_S) == clearing_tokens_per_s(2500.0, 9.0, 0.0) == 0.0
 
@@ -58,3 +59,9 @@ def test_a_queue_that_the_plan_for_the_peak_takes_anyway_changes_nothing(make_hi
     policy = make_policy("mpc", {"budget": 0.01})
     calm, queued = (policy.decide(seen_with(make_history, tokens, noise=0.2)) for tokens in (0, 165_000))
     assert queued == calm
+
+
+def test_what_a_queue_asked_for_is_not_held(make_history):
+    policy = make_policy("mpc", {"budget": 0.2})
+    calm, queued = (policy.decide(seen_with(make_history, tokens)) for tokens in (100_000, 1_660_000))
+    assert queued.memory == calm.memory
