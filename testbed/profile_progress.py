@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from profiler.target import MeasurementError
 from testbed.bad_input import INTERRUPTED, BadInput, CommandFailed
 from testbed.interruptible import interruptible
 from testbed.server import ServerError
+from testbed.sole_writer import sole_writer
 from workloads.real_time_loop import real_time_loop
 
 T = TypeVar("T")
@@ -28,10 +29,12 @@ def measured_with_progress(work: Callable[[Tell], Coroutine[Any, Any, T]], kept:
     """The result of `work`, run on the real-time loop while its progress shows.
 
     Raises BadInput for what the user can mend, CommandFailed for what the server or the machine did wrong. An
-    interruption ends the program. The line says where what was found is `kept`.
+    interruption ends the program. The line says where what was found is `kept`; meanwhile no other process measures
+    there.
     """
+    alone = nullcontext() if kept is None else sole_writer(kept.with_name(f".{kept.name}.lock"), str(kept))
     try:
-        with interruptible(), _shown() as tell, asyncio.Runner(loop_factory=real_time_loop) as runner:
+        with alone, interruptible(), _shown() as tell, asyncio.Runner(loop_factory=real_time_loop) as runner:
             return runner.run(work(tell))
     except ServerFactsError as error:
         raise BadInput(str(error)) from error

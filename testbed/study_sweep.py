@@ -1,10 +1,10 @@
 """A study carried out: what is missing is run over local processes, what is there is compared."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from results.atomic_file import replace_text
 from results.study_comparison import MINUTES, REQUESTS, Claim, WorkloadComparison, compared
 from results.study_record import StudyRun
 from testbed.scenario import Scenario
+from testbed.sole_writer import sole_writer
 from testbed.study import Study, StudyError, StudyPolicy
 from testbed.study_choice import SweepChoice, known_policies, present_workloads
 from testbed.study_fluid_trace import fitted_rates
@@ -43,7 +44,7 @@ class Sweep:
 
     study: Study
     folder: Path
-    policies: tuple[str, ...]
+    policies: tuple[str, ...] = ()
     planned: list[PlannedRun] = field(default_factory=list)
     finished: dict[str, StudyRun] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -90,50 +91,72 @@ class Sweep:
 def sweep(study: Study, study_path: Path, choice: SweepChoice, view: SweepView) -> Sweep:
     """Do what is missing of the study, and return all of it; Ctrl-C ends it early, with what has finished.
 
-    Raises StudyError, before anything is run, for a study that cannot be run.
+    Raises StudyError, before anything is run, for a study that cannot be run, and BadInput where another process is
+    running one in the same folder.
     """
-    remarks: list[str] = []
+    state = Sweep(study=study, folder=choice.folder)
 
     def tell(line: str) -> None:
-        remarks.append(line)
+        state.remarks.append(line)
         view.told(line)
 
-    chosen_policies = known_policies(study, choice, tell)
+    state.policies = known_policies(study, choice, tell)
     workloads, sources = present_workloads(study, choice, tell)
-    state = Sweep(study=study, folder=choice.folder, policies=chosen_policies, remarks=remarks)
-    seeds = tuple(choice.seeds) or study.seeds
     try:
         choice.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"--out {choice.folder}: {error.strerror}; name a folder") from error
-    changed = _write_study(study, choice.folder)
-    base = base_values(study, study_path)
-    traces = {}
+    with sole_writer(choice.folder / ".lock", f"--out {choice.folder}"):
+        changed = _write_study(study, choice.folder)
+        base = base_values(study, study_path)
+        seeds = tuple(choice.seeds) or study.seeds
+        chosen = Chosen(
+            workloads=workloads,
+            policies=state.policies,
+            seeds=seeds,
+            overrides=tuple(choice.overrides),
+            traces=_fitted_traces(study, base, sources, seeds, choice.folder, view),
+            values_per_knob=study.quick.values if choice.quick else None,
+        )
+        state.planned = planned_runs(study, study_path, chosen)
+        _take_finished(state, state.planned)
+        if changed:
+            tell(f"this folder was begun with another study: {len(state.finished)} finished runs are still of this one")
+        jobs = 1 if _on_real_servers(state.planned) else choice.jobs
+        _run_rounds(state, base, chosen, jobs, study.quick.refine if choice.quick else study.refine, view)
+    commits = {run.commit for run in state.finished.values()}
+    if len(commits) > 1:
+        tell(f"these runs are of {len(commits)} revisions of the testbed; for one comparison, name a new --out")
+    return state
+
+
+def _fitted_traces(
+    study: Study,
+    base: Mapping[str, Any],
+    sources: Mapping[str, Path],
+    seeds: Sequence[int],
+    folder: Path,
+    view: SweepView,
+) -> dict[tuple[str, int], str]:
+    """The files made of public traces, by workload and seed, relative to the study's folder."""
+    made = {}
     for name, source in sources.items():
+        workload = study.workloads[name]
         for seed in seeds:
             view.told(f"{name}: {source.name} made to fit, seed {seed}")
-            workload = study.workloads[name]
             if study.fidelity == FLUID:
                 bin_s = float(base.get("demand_bin_s", DEFAULT_BIN_S))
-                traces[name, seed] = fitted_rates(name, workload, source, seed, bin_s, choice.folder)
+                made[name, seed] = fitted_rates(name, workload, source, seed, bin_s, folder)
             else:
-                traces[name, seed] = fitted_trace(name, workload, source, seed, choice.folder)
-    chosen = Chosen(
-        workloads=workloads,
-        policies=chosen_policies,
-        seeds=seeds,
-        overrides=tuple(choice.overrides),
-        traces=traces,
-        values_per_knob=study.quick.values if choice.quick else None,
-    )
-    state.planned = planned_runs(study, study_path, chosen)
-    _take_finished(state, state.planned)
-    if changed:
-        tell(f"this folder was begun with another study: {len(state.finished)} finished runs are still of this one")
-    jobs = 1 if _on_real_servers(state.planned) else choice.jobs
+                made[name, seed] = fitted_trace(name, workload, source, seed, folder)
+    return made
+
+
+def _run_rounds(state: Sweep, base: Mapping[str, Any], chosen: Chosen, jobs: int, refine: int, view: SweepView) -> None:
+    """Run what is planned, then what refines it; an interruption ends it early."""
     try:
         _run(state, state.planned, jobs, view)
-        for _ in range(study.quick.refine if choice.quick else study.refine):
+        for _ in range(refine):
             more = _refinements(state, base, chosen)
             if not more:
                 break
@@ -142,10 +165,6 @@ def sweep(study: Study, study_path: Path, choice: SweepChoice, view: SweepView) 
             _run(state, more, jobs, view)
     except KeyboardInterrupt:
         state.interrupted = True
-    commits = {run.commit for run in state.finished.values()}
-    if len(commits) > 1:
-        tell(f"these runs are of {len(commits)} revisions of the testbed; for one comparison, name a new --out")
-    return state
 
 
 def _write_study(study: Study, folder: Path) -> bool:
@@ -187,7 +206,7 @@ def _note(state: Sweep, done: Done[RunJob, StudyRun]) -> None:
         state.finished[plan.sha256] = done.result
 
 
-def _refinements(state: Sweep, base: dict[str, object], chosen: Chosen) -> list[PlannedRun]:
+def _refinements(state: Sweep, base: Mapping[str, Any], chosen: Chosen) -> list[PlannedRun]:
     """One more value for each knob, between the two that enclose the attainment."""
     planned = {plan.sha256 for plan in state.planned}
     more = []
