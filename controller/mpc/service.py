@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from controller.mpc.leads import stay_s
 from controller.mpc.outlook import ModelPast
 from controller.types import Observation
 
@@ -20,15 +21,21 @@ class Service:
 
     `steps`: how many steps of the policy's grid that was; `missed_share` (0..1) of the interactive requests that ended,
     None where none did. `load`: the highest in service over the capacity of the READY servers, by profile.
+    `after_queue`: some of those who ended may have waited in a queue of before.
     """
 
     steps: float
     missed_share: float | None
     load: float
+    after_queue: bool = False
 
 
-def service_of(seen: Observation, model: str, past: ModelPast, *, since_s: float) -> Service:
-    """Bins that ended after `since_s`, at most the history's; requests count where they came from."""
+def service_of(
+    seen: Observation, model: str, past: ModelPast, *, since_s: float, queued_at_s: float | None = None
+) -> Service:
+    """Bins that ended after `since_s`, at most the history's; requests count where they came from. `queued_at_s`: when
+    requests were last seen to wait beyond their SLO; they have ended once they may have stayed with a server.
+    """
     demand = seen.demand
     bins = max(0, round((demand.until_s - since_s) / demand.bin_s))
     ready = sum(
@@ -48,6 +55,7 @@ def service_of(seen: Observation, model: str, past: ModelPast, *, since_s: float
         missed_share=missed / ended if ended > 0 else None,
         # Without a READY server whoever ended was turned away: more servers would have helped.
         load=peak / ready if ready > 0 else float(peak > 0 or missed > 0) * MOST_RATIO,
+        after_queue=queued_at_s is not None and since_s - queued_at_s <= stay_s(seen.limits, model),
     )
 
 
@@ -76,10 +84,15 @@ def corrected_ratio(ratio: float, service: Service, charged: float, budget: floa
 
     A step that met its SLO (`charged` at most half the budget) shows that servers sustain its load at least, but for
     what a queue took of it while they served `saturation` times theta; one that missed it, that they do not sustain
-    more. In between nothing is shown, nor by steps at less than 0.7 of capacity. An average with weight 0.1 for the
-    newest.
+    more. In between nothing is shown, nor by steps at less than 0.7 of capacity, nor against servers by misses of those
+    who had waited in a queue: a load of before put them there. An average with weight 0.1 for the newest.
     """
     if service.missed_share is None or service.load < HIGH_LOAD:
         return ratio
-    shown = max(ratio, service.load / saturation) if charged <= _SMALL_MISS * budget else min(ratio, service.load)
+    if charged <= _SMALL_MISS * budget:
+        shown = max(ratio, service.load / saturation)
+    elif service.after_queue:
+        return ratio
+    else:
+        shown = min(ratio, service.load)
     return min(MOST_RATIO, max(LEAST_RATIO, ratio + _WEIGHT * min(1.0, service.steps) * (shown - ratio)))

@@ -71,6 +71,7 @@ class _ModelView:
     held_tokens_per_s: float
     batch_tokens_per_s: float
     clearing_tokens_per_s: float
+    queued_at_s: float | None
     leads_held: float
     even: bool
     hold_s: float
@@ -106,8 +107,8 @@ class ModelPredictive:
 
     Its parts are in `controller.mpc`; docs/mpc.md says what each does. In `Memory.numbers`: `headroom MODEL`, `leads
     held MODEL` (how long a need is held), `even MODEL` (1: forecast errors are taken to be of one size), `theta MODEL`
-    (theta in fact over theta by profile), `unavoidable MODEL` (share missed at low load), `needed MODEL @SECONDS`
-    (needs still held) and `seen_until_s`.
+    (theta in fact over theta by profile), `unavoidable MODEL` (share missed at low load), `queued_at MODEL` (when
+    requests were last seen to wait beyond their SLO), `needed MODEL @SECONDS` (needs still held) and `seen_until_s`.
     """
 
     parameters: MpcParameters
@@ -162,7 +163,8 @@ class ModelPredictive:
         headroom, hold_s = begun.headroom, begun.leads_held * lead_s
         saturation = saturation_of_cheapest(seen.limits, model)
         since_s = numbers.get("seen_until_s", seen.demand.until_s)
-        service = service_of(seen, model, past, since_s=since_s)
+        queued_at_s = numbers.get(f"queued_at {model}")
+        service = service_of(seen, model, past, since_s=since_s, queued_at_s=queued_at_s)
         unavoidable = unavoidable_share(numbers.get(f"unavoidable {model}", 0.0), service)
         charged = charged_share(service, unavoidable, given.budget)
         if charged is not None:
@@ -174,6 +176,7 @@ class ModelPredictive:
         held = highest_held(numbers, model, seen.at_s - hold_s)
         if len(past.values) * step_s < hold_s:
             held = max(held, standing_tokens_per_s(seen, model, thetas))
+        late = late_tokens(seen, model, thetas)
         queued = saturation if patience_s(seen.limits, model) > 0 else 1.0
         begun_with = replace(begun, headroom=headroom)
         start = self._outlook(seen, past, model, start_s, begun_with, queued)
@@ -201,7 +204,8 @@ class ModelPredictive:
             needed_tokens_per_s=needed,
             held_tokens_per_s=held,
             batch_tokens_per_s=batch,
-            clearing_tokens_per_s=clearing_tokens_per_s(past.level(), late_tokens(seen, model, thetas), lead_s),
+            clearing_tokens_per_s=clearing_tokens_per_s(past.level(), late, lead_s),
+            queued_at_s=seen.demand.until_s if late > 0 else queued_at_s,
             leads_held=begun.leads_held,
             even=begun.even,
             hold_s=hold_s,
@@ -267,6 +271,8 @@ class ModelPredictive:
             numbers[f"even {model}"] = float(view.even)
             numbers[f"theta {model}"] = view.ratio
             numbers[f"unavoidable {model}"] = view.unavoidable
+            if view.queued_at_s is not None:
+                numbers[f"queued_at {model}"] = view.queued_at_s
             numbers.update(
                 held_numbers(memory.numbers, model, seen.at_s, view.needed_tokens_per_s, seen.at_s - view.hold_s)
             )

@@ -1,5 +1,7 @@
 """A queue that a burst leaves behind: who comes after it waits too, until servers are there to be rid of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,11 @@ POOL = Pool("llama", "west")
 THETA, STAY_S, PATIENCE_S, LEAD_S = 1000.0, 30.0, 10.0, 300.0
 
 
-def seen_with(make_history, outstanding: int, *, ready: int = 4, noise: float = 0.0) -> Observation:
-    """A day of demand that three servers take, with so many tokens not yet served."""
+def seen_with(
+    make_history, outstanding: int, *, ready: int = 4, noise: float = 0.0, minutes: int = 1500, missed: float = 0.0
+) -> Observation:
+    """A day of demand that three servers take, with so many tokens not yet served, and so many of ten requests missed in
+    the last minute."""
     capacity = Capacity(theta_tokens_per_s=THETA, gpus=1.0, start_s=LEAD_S, stay_s=STAY_S, patience_s=PATIENCE_S)
     limits = FleetLimits(
         models=("llama",),
@@ -22,8 +27,9 @@ def seen_with(make_history, outstanding: int, *, ready: int = 4, noise: float = 
         quota_gpus={("west", "h100"): 99.0},
         min_servers=1,
     )
-    tokens_per_s = 2500.0 * np.exp(noise * np.random.default_rng(1).standard_normal(1500))
-    demand = make_history(limits, until_s=90_000.0, series={POOL: tokens_per_s})
+    tokens_per_s = 2500.0 * np.exp(noise * np.random.default_rng(1).standard_normal(minutes))
+    counts = {"ended": {POOL: np.full(minutes, 10.0)}, "missed": {POOL: np.append(np.zeros(minutes - 1), missed)}}
+    demand = replace(make_history(limits, until_s=60.0 * minutes, series={POOL: tokens_per_s}), **counts)
     return Observation(
         at_s=demand.until_s,
         limits=limits,
@@ -55,13 +61,26 @@ def test_mpc_starts_servers_for_a_queue_and_says_so(make_history):
     assert "to be rid of a queue" in queued.steps[0].reason
 
 
-def test_a_queue_that_the_plan_for_the_peak_takes_anyway_changes_nothing(make_history):
+def test_a_queue_that_the_plan_for_the_peak_takes_anyway_changes_no_server(make_history):
     policy = make_policy("mpc", {"budget": 0.01})
     calm, queued = (policy.decide(seen_with(make_history, tokens, noise=0.2)) for tokens in (0, 165_000))
-    assert queued == calm
+    assert (queued.counts, queued.steps) == (calm.counts, calm.steps)
 
 
 def test_what_a_queue_asked_for_is_not_held(make_history):
     policy = make_policy("mpc", {"budget": 0.2})
     calm, queued = (policy.decide(seen_with(make_history, tokens)) for tokens in (100_000, 1_660_000))
-    assert queued.memory == calm.memory
+    held = [{k: v for k, v in plan.memory.numbers.items() if k.startswith("needed")} for plan in (calm, queued)]
+    assert held[0] == held[1] != {}
+
+
+def test_a_minute_that_misses_speaks_against_servers_unless_it_began_with_a_queue(make_history):
+    """The same minute, at 0.83 of theta with all of its requests missed, after a calm one and after a queue."""
+    policy = make_policy("mpc", {"budget": 0.2})
+    thetas = []
+    for outstanding in (100_000, 1_660_000):
+        before = seen_with(make_history, outstanding, ready=3)
+        after = seen_with(make_history, 100_000, ready=3, minutes=1501, missed=10.0)
+        plan = policy.decide(replace(after, previous=policy.decide(before)))
+        thetas.append(plan.memory.numbers["theta llama"])
+    assert thetas[0] < thetas[1] == 1.0

@@ -242,3 +242,11 @@ def test_theta_moves_by_what_a_queue_cannot_explain(load: float, missed: float, 
     """Servers serve 1.1 times theta while requests queue: a step at 1.05 that met its SLO may have had a queue."""
     service = Service(steps=1.0, missed_share=missed, load=load)
     assert np.sign(corrected_ratio(1.0, service, missed, 0.01, saturation=1.1) - 1.0) == moves
+
+
+@pytest.mark.parametrize(("missed", "moves"), [(0.5, 0), (0.0, 1)])
+def test_servers_are_not_blamed_for_who_had_waited_in_a_queue_of_before(missed: float, moves: int) -> None:
+    """The load of now is not what made them miss; if all met their SLO all the same, that shows what it always does."""
+    load = 0.8 if missed else 1.3
+    service = Service(steps=1.0, missed_share=missed, load=load, after_queue=True)
+    assert np.sign(corrected_ratio(1.0, service, missed, 0.01, saturation=1.1) - 1.0) == moves
