@@ -17,8 +17,8 @@ THETA, STAY_S, PATIENCE_S, LEAD_S = 1000.0, 30.0, 10.0, 300.0
 def seen_with(
     make_history, outstanding: int, *, ready: int = 4, noise: float = 0.0, minutes: int = 1500, missed: float = 0.0
 ) -> Observation:
-    """A day of demand that three servers take, with so many tokens not yet served, and so many of ten requests missed in
-    the last minute."""
+    """A day of demand that three servers take, with so many tokens not yet served; `missed` of ten requests did in the
+    last minute."""
     capacity = Capacity(theta_tokens_per_s=THETA, gpus=1.0, start_s=LEAD_S, stay_s=STAY_S, patience_s=PATIENCE_S)
     limits = FleetLimits(
         models=("llama",),
