@@ -4,11 +4,15 @@ Indices: i model, j region of origin, r region of the server, k GPU type. Intege
 decision; s + w >= x - n, servers to start and to wake, w <= asleep; flows f[i,j], tokens/s of origin j served
 elsewhere; u[i], tokens/s without capacity; and v[i,r], servers missing to the minimum.
 
-    minimise    sum hours alpha x + sum sigma s + sum omega w + sum hours lambda rtt[j] f + P sum u + Q sum v
+    minimise    sum hours alpha x + sum sigma s + sum omega w + sum hours lambda rtt[j] f
     subject to  sum_rk theta[i,k] x[i,r,k] + u[i] >= sum_j need[i,j]
                 sum_k theta[i,k] x[i,j,k] + f[i,j] >= need[i,j],  f[i,j] <= need[i,j]
                 sum_ik gpus x[i,r,k] <= quota[r,k]
                 sum_k x[i,r,k] + v[i,r] >= minimum
+
+u and v are 0 wherever GPUs allow that. Where they do not, the least of 10 theta v + u is found first and the cheapest
+plan with that after it: at a price for them a small need would be cheaper to leave than to serve, and a gap of the cost
+would be worth many servers.
 
 What leaves its region is priced by the round trip to the nearest other one: flows to each region apart would say the
 same where these trips are alike, and make the program several times slower.
@@ -20,7 +24,7 @@ over the lead says.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulp
 
@@ -28,8 +32,8 @@ from controller.mpc.needs import Needs
 from controller.program.prices import hourly_price, start_up_price
 from controller.types import FleetLimits, Placement, Pool, SolveReport
 
-_UNSERVED_PRICE = 50.0
-"""Times the dearest capacity: what demand without capacity costs."""
+_MISSING_MINIMUM = 10.0
+"""Times what it serves: how much worse a server missing to the minimum is than demand without capacity."""
 _GAP = 0.002
 """Of the cost: a smaller gain is not worth a change, and to prove it takes ten times as long."""
 _NOISE = 1e-6
@@ -60,8 +64,8 @@ class PlacingSolution:
 
 
 def place(problem: PlacingProblem) -> PlacingSolution:
-    """The cheapest counts. Demand beyond all GPUs is left unserved at a price and reported; the standing counts are
-    the answer, by name, where the solver finds none.
+    """The cheapest counts that serve the most. Demand beyond all GPUs is left unserved and reported; the standing
+    counts are the answer, by name, where the solver finds none.
     """
     limits, needs, hours = problem.limits, problem.needs, problem.horizon_s / 3600.0
     usable = {
@@ -85,27 +89,36 @@ def place(problem: PlacingProblem) -> PlacingSolution:
         held = [c.gpus * x[p] for p, c in usable.items() if (p.region, p.gpu_type) == (region, gpu_type)]
         if held:
             lp.addConstraint(pulp.lpSum(held) <= quota + _NOISE)
-    unserved = []
+    short = _Short()
     for number, model in enumerate(limits.models):
         rooms = {r: [p for p in usable if p.model == model and p.region == r] for r in limits.regions}
-        unserved.append(_serve(lp, problem, f"{number}", model, rooms, x, cost, dearest))
-    lp.setObjective(pulp.lpSum(cost) + _UNSERVED_PRICE * dearest * pulp.lpSum(unserved))
-    answered, seconds = _solved(lp, problem.time_limit_s)
+        _serve(lp, problem, f"{number}", model, rooms, x, cost, dearest, short)
+    money = pulp.lpSum(cost)
+    answered, seconds = _solved(lp, money, problem.time_limit_s)
+    if not answered:
+        short.allow()
+        answered, seconds_short = _solved(lp, short.penalty(), problem.time_limit_s)
+        seconds += seconds_short
+        if answered:
+            least = float(pulp.value(lp.objective))
+            lp.addConstraint(short.penalty() <= least * (1 + _NOISE) + _NOISE)
+            answered, more = _solved(lp, money, problem.time_limit_s)
+            seconds += more
     counts = {p: problem.standing.get(p, 0) for p in limits.placements()}
     if answered:
         found, cheapest = {p: round(v.value()) for p, v in x.items()}, float(pulp.value(lp.objective))
         for p, v in x.items():
             v.lowBound = v.upBound = counts[p]
         # Of plans as good as each other within the gap the one that stands: no change without a gain.
-        stays, more = _solved(lp, problem.time_limit_s)
+        stays, more = _solved(lp, money, problem.time_limit_s)
         seconds += more
         if not stays or float(pulp.value(lp.objective)) > cheapest * (1 + _GAP) + _NOISE:
             counts.update(found)
             for p, v in x.items():
                 v.lowBound = v.upBound = found[p]
-            answered, more = _solved(lp, problem.time_limit_s)
+            answered, more = _solved(lp, money, problem.time_limit_s)
             seconds += more
-    missing = sum(u.value() or 0.0 for u in unserved) if answered else sum(needs.tokens_per_s.values())
+    missing = sum(u.value() or 0.0 for u in short.demand) if answered else sum(needs.tokens_per_s.values())
     report = SolveReport(
         termination=pulp.LpSolution[lp.sol_status] if answered else "No Solution Found, standing servers kept",
         objective=float(pulp.value(lp.objective) or 0.0) if answered else 0.0,
@@ -119,8 +132,28 @@ def place(problem: PlacingProblem) -> PlacingSolution:
     return PlacingSolution(counts=counts, report=report)
 
 
-def _solved(lp: pulp.LpProblem, time_limit_s: float) -> tuple[bool, float]:
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """What is not there, all 0 until it is allowed: tokens/s without capacity, and servers to minimums with the most
+    that may miss and what each would serve."""
+
+    demand: list[pulp.LpVariable] = field(default_factory=list)
+    minimums: list[tuple[pulp.LpVariable, int, float]] = field(default_factory=list)
+
+    def allow(self) -> None:
+        for variable in self.demand:
+            variable.upBound = None
+        for variable, most, _ in self.minimums:
+            variable.upBound = most
+
+    def penalty(self) -> pulp.LpAffineExpression:
+        """In tokens/s."""
+        return pulp.lpSum(self.demand) + pulp.lpSum(_MISSING_MINIMUM * theta * v for v, _, theta in self.minimums)
+
+
+def _solved(lp: pulp.LpProblem, objective: pulp.LpAffineExpression, time_limit_s: float) -> tuple[bool, float]:
     """Whether there is an answer, and the seconds it took."""
+    lp.setObjective(objective)
     lp.solve(pulp.HiGHS(msg=False, threads=1, gapRel=_GAP, timeLimit=time_limit_s, random_seed=0))
     return lp.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible), float(lp.solutionTime)
 
@@ -134,8 +167,9 @@ def _serve(
     x: Mapping[Placement, pulp.LpVariable],
     cost: list[pulp.LpAffineExpression],
     dearest: float,
-) -> pulp.LpVariable:
-    """Rows of one model: minimum, capacity, flows. Adds to `cost`; answers the tokens/s left unserved."""
+    short: _Short,
+) -> None:
+    """Rows of one model: minimum, capacity, flows. Adds to `cost` and to what may be `short`."""
     limits = problem.limits
 
     def capacity(region: str) -> pulp.LpAffineExpression:
@@ -143,12 +177,13 @@ def _serve(
 
     for j, region in enumerate(limits.regions):
         if rooms[region] and limits.min_servers:
-            short = lp.add_variable(f"v{number}_{j}", 0, limits.min_servers)
-            lp.addConstraint(pulp.lpSum(x[p] for p in rooms[region]) + short >= limits.min_servers)
+            absent = lp.add_variable(f"v{number}_{j}", 0, 0)
+            lp.addConstraint(pulp.lpSum(x[p] for p in rooms[region]) + absent >= limits.min_servers)
             theta = max(limits.capacity[p.model, p.gpu_type].theta_tokens_per_s for p in rooms[region])
-            cost.append(10 * _UNSERVED_PRICE * dearest * theta * short)
+            short.minimums.append((absent, limits.min_servers, theta))
     need = {region: problem.needs.of_pool(Pool(model, region)) for region in limits.regions}
-    missing = lp.add_variable(f"u{number}", 0, None)
+    missing = lp.add_variable(f"u{number}", 0, 0)
+    short.demand.append(missing)
     lp.addConstraint(pulp.lpSum(capacity(r) for r in limits.regions) + missing >= sum(need.values()))
     for j, origin in enumerate(limits.regions):
         nearest_s = min((limits.rtt_s.get((origin, r), 0.0) for r in limits.regions if r != origin), default=0.0)
@@ -156,4 +191,3 @@ def _serve(
             away = lp.add_variable(f"f{number}_{j}", 0, need[origin])
             lp.addConstraint(away + capacity(origin) >= need[origin])
             cost.append(problem.distance_price * nearest_s * dearest * away)
-    return missing

@@ -20,13 +20,14 @@ class Service:
     """How one model fared since the last decision.
 
     `steps`: how many steps of the policy's grid that was; `missed_share` (0..1) of the interactive requests that ended,
-    None where none did. `load`: the highest in service over the capacity of the READY servers, by profile.
-    `after_queue`: some of those who ended may have waited in a queue of before.
+    None where none did. `load`: the highest in service over the capacity of the READY servers, by profile. `ready`:
+    there are such servers. `after_queue`: some of those who ended may have waited in a queue of before.
     """
 
     steps: float
     missed_share: float | None
     load: float
+    ready: bool = True
     after_queue: bool = False
 
 
@@ -44,7 +45,7 @@ def service_of(
         if p.model == model
     )
     if bins == 0:
-        return Service(steps=0.0, missed_share=None, load=0.0)
+        return Service(steps=0.0, missed_share=None, load=0.0, ready=ready > 0)
     keys = [key for key in demand.interactive if key[0] == model]
     ended = sum(float(demand.ended[key][-bins:].sum()) for key in keys if key in demand.ended)
     missed = sum(float(demand.missed[key][-bins:].sum()) for key in keys if key in demand.missed)
@@ -55,6 +56,7 @@ def service_of(
         missed_share=missed / ended if ended > 0 else None,
         # Without a READY server whoever ended was turned away: more servers would have helped.
         load=peak / ready if ready > 0 else float(peak > 0 or missed > 0) * MOST_RATIO,
+        ready=ready > 0,
         after_queue=queued_at_s is not None and since_s - queued_at_s <= stay_s(seen.limits, model),
     )
 
@@ -85,9 +87,10 @@ def corrected_ratio(ratio: float, service: Service, charged: float, budget: floa
     A step that met its SLO (`charged` at most half the budget) shows that servers sustain its load at least, but for
     what a queue took of it while they served `saturation` times theta; one that missed it, that they do not sustain
     more. In between nothing is shown, nor by steps at less than 0.7 of capacity, nor against servers by misses of those
-    who had waited in a queue: a load of before put them there. An average with weight 0.1 for the newest.
+    who had waited in a queue: a load of before put them there. Without a READY server there is nothing to learn of. An
+    average with weight 0.1 for the newest.
     """
-    if service.missed_share is None or service.load < HIGH_LOAD:
+    if service.missed_share is None or service.load < HIGH_LOAD or not service.ready:
         return ratio
     if charged <= _SMALL_MISS * budget:
         shown = max(ratio, service.load / saturation)

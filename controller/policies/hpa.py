@@ -129,7 +129,8 @@ class HorizontalAutoscaler:
         ]
         return (
             current if down.select == "disabled" else min(least) if down.select == "max" else max(least),
-            current if up.select == "disabled" else max(most) if up.select == "max" else min(most),
+            # A share of none is none, for ever.
+            current if up.select == "disabled" else max(1, max(most) if up.select == "max" else min(most)),
         )
 
     def _begun(
@@ -163,10 +164,12 @@ def _move(
         if missing > 0:
             short = f"; rates allow {most}" if missing > allowed else ""
             added += draft.add(placement, min(missing, allowed), reason + short)
-    # Also after adding: a server much larger than what was missing may make a small one needless.
     for placement, weight in reversed(list(weights.items())):
         spare = floor((_equivalents(draft, weights) - wanted) / weight + _NOISE)
         allowed = draft.in_silo(silo) - least
+        if added:
+            # A server much larger than what was missing makes small ones needless, those that serve once it is READY.
+            allowed = min(allowed, draft.counts[placement] - draft.state(placement).ready)
         if spare > 0:
             short = f"; rates allow {least}" if spare > allowed else ""
             draft.remove(placement, min(spare, allowed), "enough without it" if added else reason + short)

@@ -187,10 +187,11 @@ class ModelPredictive:
             needed = max(wake.needed_tokens_per_s, needed - asleep)
         if _asked(seen, model):
             needed = max(needed, _ASKED * theta_of_cheapest(seen.limits, model))
+        clearing = clearing_tokens_per_s(past.level(), late, lead_s)
         batch = batch_tokens_per_s(
             seen,
             model,
-            spare_tokens_per_s=needed - past.recent_mean(),
+            spare_tokens_per_s=max(needed, held, clearing) - past.recent_mean(),
             margin_s=given.niw_margin_s,
             undated_s=_UNDATED_SEASONS * given.season_s,
         )
@@ -204,7 +205,7 @@ class ModelPredictive:
             needed_tokens_per_s=needed,
             held_tokens_per_s=held,
             batch_tokens_per_s=batch,
-            clearing_tokens_per_s=clearing_tokens_per_s(past.level(), late, lead_s),
+            clearing_tokens_per_s=clearing,
             queued_at_s=seen.demand.until_s if late > 0 else queued_at_s,
             leads_held=begun.leads_held,
             even=begun.even,

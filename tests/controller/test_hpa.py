@@ -242,3 +242,31 @@ def test_a_parameter_that_does_not_fit_is_told_in_one_line(parameters, message):
     with pytest.raises(ValueError) as told:
         hpa(**parameters)
     assert message in str(told.value) and "\n" not in str(told.value)
+
+
+def test_small_servers_serve_until_the_large_one_that_makes_them_needless_is_ready(make_history, make_seen):
+    """Three a100 of 1000 tokens/s fill their quota; the h100 of 4000 takes five minutes to start."""
+    small, large = Placement("llama", "west", "a100"), Placement("llama", "west", "h100")
+    limits = FleetLimits(
+        models=("llama",),
+        regions=("west",),
+        capacity={
+            ("llama", "a100"): Capacity(theta_tokens_per_s=1000.0, gpus=1.0, start_s=300.0, usd_per_gpu_h=1.0),
+            ("llama", "h100"): Capacity(theta_tokens_per_s=4000.0, gpus=1.0, start_s=300.0, usd_per_gpu_h=5.0),
+        },
+        quota_gpus={("west", "a100"): 3.0, ("west", "h100"): 8.0},
+    )
+    states = {small: PlacementState(ready=3, utilisation=0.95), large: PlacementState()}
+    demand = make_history(limits, until_s=60.0, bins=1, level=2_700.0)
+    plan = hpa(target=0.7).decide(make_seen(limits, states, at_s=60.0, demand=demand))
+    assert (plan.counts[small], plan.counts[large]) == (3, 1)
+
+
+@pytest.mark.parametrize("rules", [{"policies": [{"kind": "percent", "value": 100}]}, {"select": "min"}])
+def test_a_pool_without_a_server_gets_one_whatever_share_of_none_the_rates_allow(
+    rules, make_history, make_limits, make_seen
+):
+    limits = make_limits(models=("llama",), regions=("west",), min_servers=0)
+    demand = make_history(limits, until_s=60.0, bins=1, level=2_700.0)
+    plan = hpa(scale_up=rules).decide(make_seen(limits, 0, at_s=60.0, demand=demand))
+    assert plan.counts[WEST] == 1

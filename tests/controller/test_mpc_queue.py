@@ -7,7 +7,7 @@ import pytest
 
 from controller.catalogue import make_policy
 from controller.mpc.queue import clearing_tokens_per_s, late_tokens
-from controller.types import Capacity, FleetLimits, Observation, Placement, PlacementState, Pool
+from controller.types import Capacity, FleetLimits, Memory, Observation, Placement, PlacementState, Pool, ScalingPlan
 
 PLACE = Placement("llama", "west", "h100")
 POOL = Pool("llama", "west")
@@ -84,3 +84,18 @@ def test_a_minute_that_misses_speaks_against_servers_unless_it_began_with_a_queu
         plan = policy.decide(replace(after, previous=policy.decide(before)))
         thetas.append(plan.memory.numbers["theta llama"])
     assert thetas[0] < thetas[1] == 1.0
+
+
+def test_niw_runs_on_servers_that_a_need_of_before_holds_and_on_new_ones_only_beyond_them(make_history):
+    """Ten servers are held, demand takes three; the backlog asks for two more than those, then for ten."""
+    policy = make_policy("mpc", {"budget": 0.2})
+    counts = []
+    for backlog in (0, 7_200_000, 36_000_000):
+        seen = seen_with(make_history, 0, ready=10)
+        due_s = seen.at_s + 3600.0
+        numbers = {f"needed llama @{seen.at_s - 60.0:.3f}": 10_000.0, "headroom llama": 0.1}
+        before = ScalingPlan(counts={PLACE: 10}, next_decision_s=seen.at_s, memory=Memory(numbers=numbers))
+        backlogs = {"niw_queued_tokens": {"llama": backlog}, "niw_due": {"llama": ((due_s, float(backlog)),)}}
+        counts.append(policy.decide(replace(seen, previous=before, **backlogs)).counts[PLACE])
+    assert counts[0] == counts[1] == 10
+    assert counts[2] > 10

@@ -250,3 +250,8 @@ def test_servers_are_not_blamed_for_who_had_waited_in_a_queue_of_before(missed: 
     load = 0.8 if missed else 1.3
     service = Service(steps=1.0, missed_share=missed, load=load, after_queue=True)
     assert np.sign(corrected_ratio(1.0, service, missed, 0.01, saturation=1.1) - 1.0) == moves
+
+
+def test_nothing_is_learnt_of_servers_where_none_was_ready() -> None:
+    service = Service(steps=1.0, missed_share=0.0, load=1.3, ready=False)
+    assert corrected_ratio(1.0, service, 0.0, 0.01, saturation=1.1) == 1.0
