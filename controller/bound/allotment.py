@@ -29,13 +29,14 @@ def allot(
     """`plan` servers of `model` on one GPU type, shape (steps,), put into regions; None where quotas leave no room.
 
     Every region has what it must hold itself, smoothed over gaps shorter than a start; what is needed beyond their sum
-    stands, one stay at a time, where most GPUs are free. Takes what it uses from `free`, GPUs by (region, type).
+    stands, one stay at a time, where it stood at time 0, else where most GPUs are free. Takes what it uses from `free`,
+    GPUs by (region, type).
     """
     gpus, lead = pool.unit_gpus, math.ceil(max(pool.need.start_steps, pool.need.cold_steps))
     violated = plan < pool.need.required
     servers: dict[Placement, Counts] = {}
     cost = 0.0
-    surplus = 0
+    surplus: dict[str, int] = {}
     for region, local in pool.local.items():
         placement = Placement(model, region, gpu_type)
         stood = None if problem.initial is None else problem.initial.get(placement, 0)
@@ -45,20 +46,25 @@ def allot(
         )
         base = least_plan(need)
         cost += unit_steps(need, base)
-        surplus += max(0, (stood or 0) - int(base[0]))
+        surplus[region] = max(0, (stood or 0) - int(base[0]))
         servers[placement] = base
         free[region, gpu_type] -= gpus * _held(base, lead)
     # Where work waits, the plan is more than its need: the rest was for that work.
     reach = pool.need.excused(violated).required if pool.work is None else plan
     beyond = np.maximum(reach - np.sum(list(servers.values()), axis=0), 0)
     extra = Need(
-        required=beyond, start_steps=pool.need.start_steps, initial=None if problem.initial is None else surplus
+        required=beyond,
+        start_steps=pool.need.start_steps,
+        initial=None if problem.initial is None else sum(surplus.values()),
     )
     smooth = least_plan(extra)
     cost += unit_steps(extra, smooth)
     for first, last in _stays(smooth):
         window = slice(max(first - lead, 0), last)
-        region = max(pool.local, key=lambda r: float(free[r, gpu_type][window].min()))
+        stood_in = [r for r, left in surplus.items() if left > 0] if first == 0 else []
+        region = max(stood_in or pool.local, key=lambda r: float(free[r, gpu_type][window].min()))
+        if stood_in:
+            surplus[region] -= 1
         placement = Placement(model, region, gpu_type)
         servers[placement] = servers[placement].copy()
         servers[placement][first:last] += 1

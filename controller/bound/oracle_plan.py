@@ -75,7 +75,7 @@ def _choices(problem: ForesightProblem, model: str, alone: Alone, time_limit_s: 
         pool = whole
         if len(gpu_types) > 1:
             pool = pooled(problem, model, (gpu_type,))
-            if set(pool.local) != set(whole.local) or pool.capped > whole.capped:
+            if set(pool.local) != set(whole.local) or pool.capped > whole.capped or pool.absent > whole.absent:
                 continue
             bracket = bracket_of(problem, pool, time_limit_s)
         cost = cost_in_all(pool.need, pool.load_asked, pool.work, bracket.plan)

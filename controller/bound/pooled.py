@@ -30,7 +30,8 @@ class PooledModel:
 
     `local`: units that each region must hold, by region, of shape (steps,); `load`: interactive work in unit-steps,
     shape (steps,), as far as `need` covers it, `load_asked` all of it; `work`: what may wait. `capped`: steps in which
-    more is asked than the quotas hold, or than servers that stood at time 0 serve before others can be READY.
+    more is asked than the quotas hold, or than servers that stood at time 0 serve before others can be READY. `absent`:
+    units that regions should hold and have no room for, over regions and steps, minimums counted once.
     """
 
     unit_gpus: float
@@ -41,6 +42,7 @@ class PooledModel:
     load_asked: Values
     work: Deferrable | None
     capped: int
+    absent: int
 
 
 def pooled(problem: ForesightProblem, model: str, gpu_types: Sequence[str]) -> PooledModel:
@@ -59,16 +61,19 @@ def pooled(problem: ForesightProblem, model: str, gpu_types: Sequence[str]) -> P
     # Whatever is started at time 0 is READY after its start-up: until then nobody has more than stood there.
     early = np.arange(steps) * problem.demand.step_s < (start_s if problem.initial is not None else 0.0)
     local: dict[str, Counts] = {}
-    least = most = standing = 0
+    least = most = standing = absent = 0
     for region in limits.regions:
         here = [kind for gpu_type, kind in kinds.items() if (region, gpu_type) in limits.quota_gpus]
         if not here:
             continue
         room = _whole(_room_gpus(problem, model, region, gpu_types) / unit)
-        floor = min(_whole(limits.min_servers * min(kind.gpus for kind in here) / unit), room)
+        minimum = _whole(limits.min_servers * min(kind.gpus for kind in here) / unit)
+        floor = min(minimum, room)
         stood = _standing_units(problem, model, region, gpu_types, unit)
         origin = problem.epsilon * problem.demand.interactive.get(Pool(model, region), np.zeros(steps))
-        units = np.clip(_units_for(origin, here, unit), floor, room)
+        own = _units_for(origin, here, unit)
+        units = np.clip(own, floor, room)
+        absent += minimum - floor + int(np.sum(np.maximum(own - room, 0)))
         local[region] = np.where(early, np.minimum(units, stood), units)
         # A minimum that the start state falls short of is not READY either before it has been started.
         least += floor if problem.initial is None else min(floor, stood)
@@ -97,6 +102,7 @@ def pooled(problem: ForesightProblem, model: str, gpu_types: Sequence[str]) -> P
         load_asked=load,
         work=work,
         capped=int(np.sum(required < asked)),
+        absent=absent,
     )
 
 

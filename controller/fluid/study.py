@@ -60,6 +60,7 @@ class _Study:
         self._capacity = {pool: np.zeros(load.bins) for pool in pools}
         self._backlogs = {model: Backlog() for model in limits.models}
         self._niw_rate = dict.fromkeys(limits.models, 0.0)
+        self._batch_use = dict.fromkeys(limits.models, 0.0)
         self._violated = dict.fromkeys(limits.models, 0)
         self._asked = dict.fromkeys(limits.models, 0)
         self._demand = self._in_violated = self._unserved = 0.0
@@ -124,11 +125,21 @@ class _Study:
                 ready=s.ready,
                 draining=s.draining,
                 sleeping=s.sleeping,
-                utilisation=used[p.pool] if s.ready and p.role.takes_interactive else 0.0,
+                utilisation=self._used(p, used) if s.ready else 0.0,
+                outstanding_tokens=0 if p.role.takes_interactive else self._batch_tokens(p, s.ready),
                 ready_at_s=tuple(sorted(s.starting)),
             )
             for p, s in standing.items()
         }
+
+    def _used(self, placement: Placement, interactive: Mapping[Pool, float]) -> float:
+        return interactive[placement.pool] if placement.role.takes_interactive else self._batch_use[placement.model]
+
+    def _batch_tokens(self, placement: Placement, ready: int) -> int:
+        """Tokens in flight on servers of the batch role: what they serve while a request stays with them."""
+        capacity = self._limits.capacity[placement.model, placement.gpu_type]
+        served = self._batch_use[placement.model] * ready * self._theta[placement]
+        return round(served * (capacity.stay_s or self._load.bin_s))
 
     def _account(self, seconds: float, sustained: dict[Placement, float]) -> None:
         for p, s in self._servers.standing.items():
@@ -162,7 +173,9 @@ class _Study:
             batch = sum(t for p, t in sustained.items() if p.model == model and not p.role.takes_interactive)
             closed = sum(t for p, t in sustained.items() if p.model == model and not p.role.takes_niw)
             spare = batch + max(0.0, room - max(demand, closed))
-            self._niw_rate[model] = backlog.serve(spare * bin_s, end_s) / bin_s
+            rate = self._niw_rate[model] = backlog.serve(spare * bin_s, end_s) / bin_s
+            # Servers that take nothing else take NIW first.
+            self._batch_use[model] = min(1.0, rate / batch) if batch > 0 else 0.0
 
     def outcome(self) -> FluidOutcome:
         for backlog in self._backlogs.values():

@@ -1,6 +1,6 @@
 """A forecaster of any method: calibrated, and with named methods to fall back on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controller.forecasts.calibration import DEFAULT_CALIBRATION, Calibration, calibrated_forecast
 from controller.forecasts.forecast import Method, NotForecastable, Past
@@ -8,7 +8,7 @@ from controller.forecasts.seasonal import LastLevel, SeasonalNaive
 from controller.types import Forecast
 
 _EXPLODED = 5.0
-"""A prediction above this many times the largest value ever seen is no forecast."""
+"""A prediction above this many times the largest value ever seen is no forecast, and no quantile is above it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class CalibratedForecaster:
                     raise
                 because = "; ".join(filter(None, (because, f"{method.name}: {why}")))
             else:
-                return answer
+                return _cut(answer, past)
         raise AssertionError("the last resort answers for any past")
 
 
@@ -61,3 +61,28 @@ def _must_not_have_exploded(answer: Forecast, past: Past) -> None:
             f"its prediction of {answer.peak_mean_tokens_per_s:.3g} tokens/s exploded, "
             f"the most ever seen is {largest:.3g}"
         )
+
+
+def _cut(answer: Forecast, past: Past) -> Forecast:
+    """Quantiles no higher than what counts as exploded, by name: errors are ratios, so where next to nothing was
+    forecast and something came they are huge, and multiply what is forecast when that is much."""
+    most = _EXPLODED * float(max(past.values.max(initial=0.0), past.highest.max(initial=0.0)))
+    highest = max(
+        answer.peak_upper_tokens_per_s, *(max(q.peak_tokens_per_s, *q.path_tokens_per_s) for q in answer.quantiles)
+    )
+    if most <= 0 or highest <= most:
+        return answer
+    cut = f"its quantiles, up to {highest:.3g} tokens/s, cut at {most:.3g}: {_EXPLODED:g} times the most ever seen"
+    return replace(
+        answer,
+        upper_tokens_per_s=tuple(min(value, most) for value in answer.upper_tokens_per_s),
+        quantiles=tuple(
+            replace(
+                q,
+                path_tokens_per_s=tuple(min(value, most) for value in q.path_tokens_per_s),
+                peak_tokens_per_s=min(q.peak_tokens_per_s, most),
+            )
+            for q in answer.quantiles
+        ),
+        fell_back_because="; ".join(filter(None, (answer.fell_back_because, cut))),
+    )

@@ -313,3 +313,27 @@ def test_demand_of_unequal_lengths_or_shares_that_are_none_are_refused(limits: L
         WholeDemand(step_s=60.0, interactive={Pool("a", "r"): np.zeros(2), Pool("b", "r"): np.zeros(3)}, waiting={})
     with pytest.raises(ValueError, match=r"violated_share=1\.5"):
         problem(limits(), {Pool("llama", "west"): np.zeros(3)}, violated_share=1.5)
+
+
+def test_a_plan_does_not_take_a_gpu_type_on_which_a_minimum_has_no_room():
+    """Two servers in each region at least; of type g each region has one GPU."""
+    capacity = {("llama", gpu): Capacity(theta_tokens_per_s=1000.0, gpus=1.0, start_s=300.0) for gpu in "hg"}
+    quota = {(region, gpu): gpus for region in TWO for gpu, gpus in (("h", 8.0), ("g", 1.0))}
+    fleet = FleetLimits(models=("llama",), regions=TWO, capacity=capacity, quota_gpus=quota, min_servers=2)
+    found = least_gpu_hours(problem(fleet, {Pool("llama", region): np.zeros(12) for region in TWO}))
+    assert found.lower_gpu_hours == found.plan_gpu_hours == 4.0
+
+
+def test_what_stood_in_a_region_at_time_0_is_not_elsewhere_in_the_plan(limits: Limits) -> None:
+    """Three servers stand in the west, two are needed; the east has most GPUs free and nothing in it."""
+    fleet = replace(
+        limits(models=("llama",), regions=TWO, min_servers=0),
+        quota_gpus={("west", "h100"): 3.0, ("east", "h100"): 8.0},
+    )
+    west, east = (Placement("llama", region, "h100") for region in TWO)
+    asked = {Pool("llama", "west"): np.full(12, 1.9), Pool("llama", "east"): np.zeros(12)}
+    theta = fleet.capacity["llama", "h100"].theta_tokens_per_s
+    series = {pool: servers * theta for pool, servers in asked.items()}
+    plan = least_gpu_hours(problem(fleet, series, initial={west: 3, east: 0})).plan
+    assert set(plan[west]) == {2}
+    assert set(plan[east]) == {0}

@@ -157,3 +157,27 @@ def test_every_policy_runs_and_its_hours_add_up(name):
 def test_series_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="same number"):
         FluidLoad(bin_s=60.0, interactive={WEST: np.zeros(3), EAST: np.zeros(4)})
+
+
+def test_a_batch_silo_grows_with_its_queue_and_shrinks_when_it_is_worked_off():
+    """Eight servers in two silos; for an hour comes three times the NIW that the batch silo takes."""
+    fleet = dataclasses.replace(limits(quota=40.0, start_s=60.0), roles=(Role.INTERACTIVE, Role.BATCH))
+    policy = make_policy("siloed", {})
+    batch = Placement("llama", "west", "h100", Role.BATCH)
+    counts = []
+
+    class Watched:
+        name, roles = policy.name, policy.roles
+
+        def decide(self, seen):
+            plan = policy.decide(seen)
+            counts.append((seen.at_s, plan.counts[batch]))
+            return plan
+
+    niw = np.where(np.arange(360) < 60, 12_000.0, 0.0)
+    asked = load(*[500.0] * 360, niw={WEST: niw}, niw_deadline_s=86_400.0)
+    initial = dict.fromkeys(fleet.placements(), 4)
+    found = run_fluid(Watched(), asked, fleet, initial)
+    assert max(servers for _, servers in counts) >= 12
+    assert counts[-1][1] < 12
+    assert found.niw_late_tokens == 0

@@ -131,3 +131,22 @@ def test_a_level_that_is_not_carried_is_refused():
         answer.quantile(0.99)
     with pytest.raises(ValueError, match="carries none"):
         replace(answer, quantiles=()).quantile(0.9)
+
+
+@pytest.mark.parametrize("name", ["seasonal-naive", "last-level"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_of_demand_that_comes_and_goes_no_quantile_explodes_and_a_cut_has_a_name(name, seed):
+    """A client that asks in a third of the hours: where nothing was forecast and something came, the ratio is huge."""
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random(20 * DAY) < 0.3, 1000.0 * rng.lognormal(0.0, 0.5, 20 * DAY), 0.0)
+    cut = 0
+    for until in range(10 * DAY, 20 * DAY, 7):
+        answer = forecaster(name).forecast(past(values[:until]), steps=2, upper_quantile=0.95)
+        largest = values[:until].max()
+        numbers = [
+            *answer.upper_tokens_per_s,
+            *(n for q in answer.quantiles for n in (q.peak_tokens_per_s, *q.path_tokens_per_s)),
+        ]
+        assert max(numbers) <= 5.0 * largest * (1 + 1e-9)
+        cut += f"cut at {5.0 * largest:.3g}" in answer.fell_back_because
+    assert cut
