@@ -154,7 +154,7 @@ class ModelPredictive:
 
     def _view(self, seen: Observation, model: str, memory: Memory) -> _ModelView:
         given, numbers = self.parameters, memory.numbers
-        step_s = max(given.step_s, seen.demand.bin_s)
+        step_s = given.step_s
         past = ModelPast.of(seen.demand, model, step_s, stay_s(seen.limits, model), token_weights(seen.limits, model))
         start_s, wake_s = start_lead_s(seen.limits, model) or 0.0, wake_lead_s(seen.limits, model)
         lead_s = start_s if wake_s is None else min(start_s, wake_s)
