@@ -1,6 +1,7 @@
 """`testbed doctor`: what this machine offers."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from testbed.bad_input import FAILED
@@ -15,9 +16,9 @@ def doctor() -> None:
     findings = diagnose()
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        advice = f"  [dim]→ {finding.advice}[/]" if not finding.ok and finding.advice else ""
+        advice = f"  [dim]→ {escape(finding.advice)}[/]" if not finding.ok and finding.advice else ""
         mark = "[green]ok[/]" if finding.ok else "[yellow]missing[/]"
-        table.add_row(mark, finding.name, f"{finding.detail}{advice}")
+        table.add_row(mark, finding.name, f"{escape(finding.detail)}{advice}")
     stdout.print(table)
     lacking = modes(findings)
     for mode, missing in lacking.items():

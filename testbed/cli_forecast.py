@@ -20,7 +20,7 @@ from controller.forecasts.parameters import BEST_METHOD, ForecastParameters
 from controller.forecasts.scores import Tally, total
 from testbed.bad_input import BadInput, require_folder_of
 from testbed.forecast_series import FileReading, TraceSeries, trace_series
-from testbed.strict import one_line
+from testbed.strict import nearest, one_line
 from testbed.trace_changes import quantile_table
 from workloads.trace_checks import TraceError
 
@@ -135,6 +135,10 @@ def evaluate_(
 
 
 def _parameters(name: str, step_s: float, season_h: float, refit_s: float | None) -> ForecastParameters:
+    if name not in METHODS:
+        raise BadInput(
+            f"--method {name}: there is no such method{nearest(name, METHODS)}; see `testbed forecast methods`"
+        )
     try:
         return ForecastParameters(method=name, step_s=step_s, season_s=season_h * 3600, refit_s=refit_s)
     except ValidationError as error:

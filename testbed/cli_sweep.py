@@ -47,7 +47,7 @@ def sweep_command(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The study's variant for a first look.")] = False,
     fluid: Annotated[
-        bool, typer.Option("--fluid", help="Tokens/s per bin instead of requests: seconds instead of minutes.")
+        bool, typer.Option("--fluid", help="Tokens/s per bin instead of requests: seconds for a run.")
     ] = False,
     traces: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where public traces lie. Default: $TESTBED_TRACES.")
@@ -104,6 +104,9 @@ def run_study(study: Study, path: Path, choice: SweepChoice) -> None:
 
 def _print(done: Sweep) -> None:
     comparisons = done.comparisons()
+    if done.interrupted:
+        of = f"{len(done.finished)} of {len(done.planned)} runs"
+        stdout.print(f"[yellow]interrupted[/] after {of}: what follows compares these alone", soft_wrap=True)
     if len(comparisons) > 1 and (overview := overview_table(comparisons)).rows:
         _print_table(overview)
         stdout.print()

@@ -60,6 +60,8 @@ def make(
 
     Unless told otherwise: four models, three regions, three tiers, a week.
     """
+    if cli_trace_convert.BY_SUFFIX.get(out.suffix, "parquet") != "parquet":
+        raise BadInput(f"--out {out}: wanted a .parquet file; `testbed trace convert` makes other formats of it")
     _must_not_exist(out)
     if sum(given is not None for given in (preset, params, scenario)) > 1:
         raise BadInput("give only one of a preset, --params and --scenario")

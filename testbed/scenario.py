@@ -127,7 +127,8 @@ class Scenario(Strict):
     def initial_counts(self) -> dict[tuple[str, str, str], int]:
         """Servers at the start by (model, region, gpu_type), each on the region's first GPU type with a profile.
 
-        Raises ValueError for an unknown model or region, or for a region without GPUs for a model it starts with.
+        Raises ValueError for an unknown model or region, a number below 0, or a region without GPUs for a model that it
+        starts with.
         """
         counts: dict[tuple[str, str, str], int] = {}
         if isinstance(self.initial_servers, dict):
@@ -146,6 +147,8 @@ class Scenario(Strict):
                         )
             for region, owner in self.regions.items():
                 count = wanted if isinstance(wanted, int) else wanted.get(region, 0)
+                if count < 0:
+                    raise ValueError(f"initial_servers: {count} of {model} in region {region}; wanted 0 or more")
                 if count == 0:
                     continue
                 gpu_type = next((g for g in owner.gpus if g in config.profiles), None)

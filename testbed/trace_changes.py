@@ -92,7 +92,10 @@ def window_s(text: str) -> tuple[float, float | None]:
     begin, colon, end = text.partition(":")
     if not colon:
         raise BadInput(f"--cut {text}: wanted FROM:TO, such as 8h:12h, or 8h: to the end")
-    return duration_s(begin, "--cut") if begin.strip() else 0.0, duration_s(end, "--cut") if end.strip() else None
+    from_s, to_s = (duration_s(part, "--cut") if part.strip() else None for part in (begin, end))
+    if to_s is not None and to_s <= (from_s or 0.0):
+        raise BadInput(f"--cut {text}: it ends before it begins; wanted FROM:TO with FROM below TO")
+    return from_s or 0.0, to_s
 
 
 def names_map(texts: Sequence[str], option: str) -> dict[str, str]:

@@ -70,6 +70,8 @@ def read_splitwise(
 
 
 def _table(path: Path) -> pd.DataFrame:
+    if path.is_dir():
+        raise ImportedFileError(f"{path} is a folder; name its performance table, a CSV file")
     try:
         table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:

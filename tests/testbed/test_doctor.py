@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,16 @@ def test_every_finding_has_a_detail_and_whatever_is_missing_an_advice(tmp_path: 
     assert all(f.detail for f in findings)
     assert all(f.advice for f in findings if not f.ok)
     assert str(tmp_path) in finding(findings, "disk").detail
+
+
+def test_advice_is_shown_as_it_is_to_be_typed(testbed: Callable[..., tuple[int, str, str]]) -> None:
+    """Square brackets of an extra are no markup."""
+    lacking = Finding(name="vLLM", ok=False, detail="none [here]", needed_by=("vllm",), advice="pip install '.[gpu]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("testbed.cli_doctor.diagnose", lambda: [lacking])
+        _, out, _ = testbed("doctor")
+    assert "none [here]" in out
+    assert "pip install '.[gpu]'" in out
 
 
 def test_cores_that_others_share_are_told_of_and_keep_no_mode_from_running(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,8 @@ def test_fall_backs_are_counted_with_their_reasons(testbed: Command, counts: Pat
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
-        (("--method", "prophet"), "no forecast method 'prophet'"),
+        (("--method", "prophet"), "--method prophet: there is no such method; "),
+        (("--method", "ensembl"), "did you mean 'ensemble'?"),
         (("--horizon", "1000", "--step", "600"), "--horizon 1000: wanted a multiple of --step 600"),
         (("--peak-step", "7"), "--step 900: wanted a multiple of --peak-step 7"),
         (("--json", "."), "--json . is a folder; name a file"),

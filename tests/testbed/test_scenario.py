@@ -56,6 +56,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"niw": {"take_two_below": 0.65}}, ["niw", "take_two_below 0.65 lies above take_one_below 0.6", "swap"]),
     ({"niw": {"rule": "edf"}}, ["niw.rule", "'age' or 'deadline'", "given: 'edf'"]),
     ({"initial_servers": 4}, ["4 GPUs", "region east, which has 3", "start fewer servers"]),
+    ({"initial_servers": -1}, ["initial_servers: -1 of a in region west", "wanted 0 or more"]),
     ({"initial_servers": {"b": 1}}, ["initial_servers: no model 'b'", "valid are a"]),
     ({"initial_servers": {"a": {"wset": 1}}}, ["initial_servers.a: no region 'wset'", "did you mean 'west'"]),
     ({"regions": {"west": {"gpus": {"h100": 4}, "prefer": ["eats"]}, "east": {"gpus": {"h100": 4}}}}, ["mean 'east'"]),

@@ -31,6 +31,13 @@ def test_the_same_seed_makes_the_same_bytes_and_another_one_does_not(trace_comma
     assert Path("one.parquet").read_bytes() == Path("folder/two.parquet").read_bytes()
 
 
+def test_what_is_made_is_parquet_and_has_no_other_name(trace_command: Command) -> None:
+    code, _, err = trace_command("make", "--seed", "3", "-o", "t.csv", *SMALL)
+    assert code == 2
+    assert "--out t.csv: wanted a .parquet file; `testbed trace convert` makes other formats" in err
+    assert not Path("t.csv").exists()
+
+
 def test_a_trace_of_a_scenario_is_what_the_scenario_replays(trace_command: Command, small_scenario: Any) -> None:
     path = small_scenario.write()
     assert trace_command("make", "--seed", "5", "--scenario", str(path), "-o", "t.parquet")[0] == 0

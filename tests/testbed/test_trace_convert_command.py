@@ -113,6 +113,7 @@ FAULTS = [
     (["code.csv", "-o", "t.csv", *LABELS, "--strict"], "code.csv, line 242, column (line): 'cut off'; 1 field where"),
     (["code.csv", "-o", "t.csv", *LABELS, "--cut", "8h"], "--cut 8h: wanted FROM:TO"),
     (["code.csv", "-o", "t.csv", *LABELS, "--cut", "1x:2h"], "--cut 1x: not a time"),
+    (["code.csv", "-o", "t.csv", *LABELS, "--cut", "3h:1h"], "--cut 3h:1h: it ends before it begins; wanted FROM:TO"),
     (["code.csv", "-o", "t.csv", *LABELS, "--cut", "2h:9h"], "must be a window within 0.."),
     (["code.csv", "-o", "t.csv", *LABELS, "--map-model", "x"], "--map-model x: wanted OLD=NEW"),
     (["code.csv", "-o", "t.csv", *LABELS, "--map-model", "x=y"], "no model 'x' here; there are m"),
