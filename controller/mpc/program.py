@@ -37,6 +37,8 @@ _MISSING_MINIMUM = 10.0
 _GAP = 0.002
 """Of the cost: a smaller gain is not worth a change, and to prove it takes ten times as long."""
 _NOISE = 1e-6
+_SLACK = 1e-5
+"""Of a need: so much may miss unseen, since whole servers are whole within 1e-6 only to the solver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ def place(problem: PlacingProblem) -> PlacingSolution:
         seconds += seconds_short
         if answered:
             least = float(pulp.value(lp.objective))
-            lp.addConstraint(short.penalty() <= least * (1 + _NOISE) + _NOISE)
+            lp.addConstraint(short.penalty() <= least + _SLACK * sum(needs.tokens_per_s.values()))
             answered, more = _solved(lp, money, problem.time_limit_s)
             seconds += more
     counts = {p: problem.standing.get(p, 0) for p in limits.placements()}
@@ -124,7 +126,7 @@ def place(problem: PlacingProblem) -> PlacingSolution:
         objective=float(pulp.value(lp.objective) or 0.0) if answered else 0.0,
         best_bound=None,
         gap=_GAP if answered else None,
-        shortfall_tokens_per_s=missing if missing > 1e-5 * sum(needs.tokens_per_s.values()) else 0.0,
+        shortfall_tokens_per_s=missing if missing > _SLACK * sum(needs.tokens_per_s.values()) else 0.0,
         variables=len(lp.variables()),
         constraints=lp.numConstraints(),
         solve_wall_s=seconds,
@@ -134,8 +136,8 @@ def place(problem: PlacingProblem) -> PlacingSolution:
 
 @dataclass(frozen=True, slots=True)
 class _Short:
-    """What is not there, all 0 until it is allowed: tokens/s without capacity, and servers to minimums with the most
-    that may miss and what each would serve."""
+    """What is not there, next to 0 until it is allowed: tokens/s without capacity, and servers to minimums, with the
+    most that may miss and what each would serve."""
 
     demand: list[pulp.LpVariable] = field(default_factory=list)
     minimums: list[tuple[pulp.LpVariable, int, float]] = field(default_factory=list)
@@ -182,7 +184,7 @@ def _serve(
             theta = max(limits.capacity[p.model, p.gpu_type].theta_tokens_per_s for p in rooms[region])
             short.minimums.append((absent, limits.min_servers, theta))
     need = {region: problem.needs.of_pool(Pool(model, region)) for region in limits.regions}
-    missing = lp.add_variable(f"u{number}", 0, 0)
+    missing = lp.add_variable(f"u{number}", 0, _SLACK * sum(need.values()))
     short.demand.append(missing)
     lp.addConstraint(pulp.lpSum(capacity(r) for r in limits.regions) + missing >= sum(need.values()))
     for j, origin in enumerate(limits.regions):

@@ -85,3 +85,10 @@ def test_what_stands_stays_where_a_change_gains_nothing() -> None:
     """Two servers of either type cost the same to hold as long as they are there already."""
     capacity = {("llama", "a"): server(1.0), ("llama", "b"): server(1.0)}
     assert placed(capacity, ROOM, {"llama": 2000.0}, {DEAR: 2}).counts == {CHEAP: 0, DEAR: 2}
+
+
+@pytest.mark.parametrize("noise", [-1e-4, 0.0, 1e-7, 1e-4])
+def test_a_need_of_whole_servers_but_for_rounding_is_served_by_them_and_nothing_is_short(noise: float) -> None:
+    solution = placed(TWO_TYPES, ROOM, {"llama": 5000.0 + noise}, {CHEAP: 2})
+    assert solution.counts == {CHEAP: 5, DEAR: 0}
+    assert (solution.report.termination, solution.report.shortfall_tokens_per_s) == ("Optimal Solution Found", 0.0)
