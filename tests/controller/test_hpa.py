@@ -183,18 +183,27 @@ def test_utilisation_is_tracked_over_the_ready_servers(make_limits, make_seen):
     assert by_use.decide(make_seen(limits, starting)).steps == ()
 
 
-def test_servers_of_several_gpu_types_count_by_what_they_sustain(make_history, make_seen):
-    """The a100 costs 3 per 1000 tokens/s, the h100 4. Three h100 and two a100 do for 8000, four for 4000."""
-    cheap, dear = Placement("llama", "west", "a100"), Placement("llama", "west", "h100")
-    limits = FleetLimits(
+CHEAP, DEAR = Placement("llama", "west", "a100"), Placement("llama", "west", "h100")
+
+
+def two_gpu_types(h100_tokens_per_s: float) -> FleetLimits:
+    """Three a100 of 1000 tokens/s at 3 USD/h, and eight h100 at 4 USD/h per 1000 tokens/s; both start in a minute."""
+    thetas = {"h100": (h100_tokens_per_s, 4.0), "a100": (1000.0, 3.0)}
+    return FleetLimits(
         models=("llama",),
         regions=("west",),
         capacity={
-            ("llama", "h100"): Capacity(theta_tokens_per_s=2000.0, gpus=1.0, start_s=60.0, usd_per_gpu_h=8.0),
-            ("llama", "a100"): Capacity(theta_tokens_per_s=1000.0, gpus=1.0, start_s=60.0, usd_per_gpu_h=3.0),
+            ("llama", gpu): Capacity(theta_tokens_per_s=theta, gpus=1.0, start_s=60.0, usd_per_gpu_h=usd * theta / 1000)
+            for gpu, (theta, usd) in thetas.items()
         },
         quota_gpus={("west", "h100"): 8.0, ("west", "a100"): 3.0},
     )
+
+
+def test_servers_of_several_gpu_types_count_by_what_they_sustain(make_history, make_seen):
+    """Three h100 and two a100 do for 8000, four for 4000."""
+    cheap, dear = CHEAP, DEAR
+    limits = two_gpu_types(2000.0)
     eager = hpa(
         target=1.0, scale_up={"policies": [{"kind": "servers", "value": 99}]}, scale_down={"stabilisation_s": 0}
     )
@@ -245,17 +254,9 @@ def test_a_parameter_that_does_not_fit_is_told_in_one_line(parameters, message):
 
 
 def test_small_servers_serve_until_the_large_one_that_makes_them_needless_is_ready(make_history, make_seen):
-    """Three a100 of 1000 tokens/s fill their quota; the h100 of 4000 takes five minutes to start."""
-    small, large = Placement("llama", "west", "a100"), Placement("llama", "west", "h100")
-    limits = FleetLimits(
-        models=("llama",),
-        regions=("west",),
-        capacity={
-            ("llama", "a100"): Capacity(theta_tokens_per_s=1000.0, gpus=1.0, start_s=300.0, usd_per_gpu_h=1.0),
-            ("llama", "h100"): Capacity(theta_tokens_per_s=4000.0, gpus=1.0, start_s=300.0, usd_per_gpu_h=5.0),
-        },
-        quota_gpus={("west", "a100"): 3.0, ("west", "h100"): 8.0},
-    )
+    """Three a100 of 1000 tokens/s fill their quota; an h100 does for 4000."""
+    small, large = CHEAP, DEAR
+    limits = two_gpu_types(4000.0)
     states = {small: PlacementState(ready=3, utilisation=0.95), large: PlacementState()}
     demand = make_history(limits, until_s=60.0, bins=1, level=2_700.0)
     plan = hpa(target=0.7).decide(make_seen(limits, states, at_s=60.0, demand=demand))
