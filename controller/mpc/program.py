@@ -69,7 +69,8 @@ def place(problem: PlacingProblem) -> PlacingSolution:
     """The cheapest counts that serve the most. Demand beyond all GPUs is left unserved and reported; the standing
     counts are the answer, by name, where the solver finds none.
     """
-    limits, needs, hours = problem.limits, problem.needs, problem.horizon_s / 3600.0
+    limits, hours = problem.limits, problem.horizon_s / 3600.0
+    asked = sum(problem.needs.tokens_per_s.values())
     usable = {
         p: limits.capacity[p.model, p.gpu_type]
         for p in limits.placements()
@@ -99,11 +100,11 @@ def place(problem: PlacingProblem) -> PlacingSolution:
     answered, seconds = _solved(lp, money, problem.time_limit_s)
     if not answered:
         short.allow()
-        answered, seconds_short = _solved(lp, short.penalty(), problem.time_limit_s)
-        seconds += seconds_short
+        answered, more = _solved(lp, short.penalty(), problem.time_limit_s)
+        seconds += more
         if answered:
             least = float(pulp.value(lp.objective))
-            lp.addConstraint(short.penalty() <= least + _SLACK * sum(needs.tokens_per_s.values()))
+            lp.addConstraint(short.penalty() <= least + _SLACK * asked)
             answered, more = _solved(lp, money, problem.time_limit_s)
             seconds += more
     counts = {p: problem.standing.get(p, 0) for p in limits.placements()}
@@ -120,13 +121,13 @@ def place(problem: PlacingProblem) -> PlacingSolution:
                 v.lowBound = v.upBound = found[p]
             answered, more = _solved(lp, money, problem.time_limit_s)
             seconds += more
-    missing = sum(u.value() or 0.0 for u in short.demand) if answered else sum(needs.tokens_per_s.values())
+    missing = sum(u.value() or 0.0 for u in short.demand) if answered else asked
     report = SolveReport(
         termination=pulp.LpSolution[lp.sol_status] if answered else "No Solution Found, standing servers kept",
         objective=float(pulp.value(lp.objective) or 0.0) if answered else 0.0,
         best_bound=None,
         gap=_GAP if answered else None,
-        shortfall_tokens_per_s=missing if missing > _SLACK * sum(needs.tokens_per_s.values()) else 0.0,
+        shortfall_tokens_per_s=missing if missing > _SLACK * asked else 0.0,
         variables=len(lp.variables()),
         constraints=lp.numConstraints(),
         solve_wall_s=seconds,

@@ -45,7 +45,7 @@ def service_of(
         if p.model == model
     )
     if bins == 0:
-        return Service(steps=0.0, missed_share=None, load=0.0, ready=ready > 0)
+        return Service(steps=0.0, missed_share=None, load=0.0)
     keys = [key for key in demand.interactive if key[0] == model]
     ended = sum(float(demand.ended[key][-bins:].sum()) for key in keys if key in demand.ended)
     missed = sum(float(demand.missed[key][-bins:].sum()) for key in keys if key in demand.missed)
