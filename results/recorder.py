@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic  # noqa: TID251 - a kill is of the wall clock, in virtual time too
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,8 +44,8 @@ class RunRecorder:
     """Records one policy's run into `folder` (RUN/<policy>), which it makes.
 
     Every call is synchronous and cheap: rows go into a buffer that is written as a part when it holds `part_rows`
-    rows, and whenever `flush` is called, in any thread. Called about once a second, or within `flushed_every`, a kill
-    costs no more than that. All times are seconds since the start of the run.
+    rows, and whenever `flush` is called, in any thread; `flushed_every` calls it. All times are seconds since the start
+    of the run.
 
     With `goes_on_from_s` it goes on with what the folder holds of a run that was cut off: of the servers' table, what
     lies after that moment is dropped; a decision that was torn is too.
@@ -171,13 +172,15 @@ class RunRecorder:
 
     @contextmanager
     def flushed_every(self, seconds: float) -> Iterator[None]:
-        """While it lasts a thread calls `flush` every so many seconds of the wall clock, for a run in virtual time,
-        whose own clock tells nothing of when it may be killed. What it cannot write it tries again; until it can, the
-        next row or decision raises."""
+        """While it lasts a thread begins a `flush` every so many seconds of the wall clock, however long the last one
+        took; a kill costs that, and what it takes to write a table. What it cannot write it tries again; until it can,
+        the next row or decision raises."""
         over = threading.Event()
 
         def flush_until_over() -> None:
-            while not over.wait(seconds):
+            due_s = monotonic() + seconds
+            while not over.wait(due_s - monotonic()):
+                due_s = max(due_s, monotonic()) + seconds
                 for table in self._tables:
                     table.flush_untold()
                 try:

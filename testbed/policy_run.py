@@ -41,9 +41,8 @@ class Setting:
     """What every policy of a run shares: the scenario, its workload, its limits, and where servers come from.
 
     `limits` are those of one shared role; a policy's run has that policy's roles. `capacity_table`, new for each
-    policy, follows the length mix; None leaves the capacities as they are. `flush_every_s` puts records on disk that
-    often; None leaves it to their number. `service_s_per_token`: by model, how long a request is in a server at theta
-    for each of its tokens.
+    policy, follows the length mix; None leaves the capacities as they are. `service_s_per_token`: by model, how long a
+    request is in a server at theta for each of its tokens.
     """
 
     scenario: Scenario
@@ -51,7 +50,6 @@ class Setting:
     limits: FleetLimits
     capacity_table: Callable[[], CapacityTable] | None
     source: ServerSource
-    flush_every_s: float | None
     service_s_per_token: Mapping[str, float]
 
 
@@ -220,7 +218,6 @@ class PolicyRun:
                         ),
                         name="GPUs",
                     ),
-                    background.create_task(self._flush_forever(), name="records"),
                     background.create_task(self._callbacks.first(), name="callbacks"),
                 ]
                 if scenario.mode is not Mode.VIRTUAL:  # there, nothing is ever late
@@ -374,13 +371,6 @@ class PolicyRun:
                 self._listener(Decided(seen=seen, plan=plan))
             await self._fleet.apply(plan)
             await self._clock.sleep_until(plan.next_decision_s)
-
-    async def _flush_forever(self) -> None:
-        """Put what was recorded on disk every so often, for the case that the testbed is killed."""
-        every_s = self._setting.flush_every_s
-        while every_s is not None:
-            await asyncio.sleep(every_s)
-            await asyncio.get_running_loop().run_in_executor(None, self._recorder.flush)
 
     def _sampled(self, seen: Observation) -> None:
         progress = self._progress

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -52,8 +52,8 @@ ProgressView = Callable[[Progress], AbstractContextManager[Listener | None]]
 
 ORACLE = "oracle"
 
-# A kill costs at most this much of what was done, in the wall clock's time.
-FLUSH_EVERY_S = 1.0
+# A kill costs so much of what was done, in the wall clock's time, and what it takes to write it.
+_FLUSH_EVERY_S = 1.0
 
 
 class RunFailed(CommandFailed):
@@ -113,7 +113,6 @@ def prepare(
         if scenario.capacity.follow_mix
         else None,
         source=source,
-        flush_every_s=None if scenario.mode is Mode.VIRTUAL else FLUSH_EVERY_S,
         service_s_per_token=service_s_per_token(found),
     )
     return Experiment(policies=made, setting=setting)
@@ -262,14 +261,14 @@ def _run_policy(
     trace = setting.load.trace
     progress = Progress(policy=name, horizon_s=trace.horizon_s, offered=len(trace))
     failure, interrupted, end_s = "", False, None
-    virtual = setting.scenario.mode is Mode.VIRTUAL
+    loop_factory = VirtualTimeLoop if setting.scenario.mode is Mode.VIRTUAL else real_time_loop
     try:
         recording = RunRecorder(policy_path(folder, name), goes_on_from_s=None if begins is None else begins.from_s)
         with recording as recorder, view(progress) as listener, steady_interpreter():
             try:
                 with (
-                    recorder.flushed_every(FLUSH_EVERY_S) if virtual else nullcontext(),
-                    asyncio.Runner(loop_factory=VirtualTimeLoop if virtual else real_time_loop) as runner,
+                    recorder.flushed_every(_FLUSH_EVERY_S),
+                    asyncio.Runner(loop_factory=loop_factory) as runner,
                 ):
                     end_s = runner.run(
                         _run(setting, policy, recorder, progress, policy_path(folder, name), listener, begins)
