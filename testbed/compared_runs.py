@@ -12,16 +12,16 @@ from results.comparison_quantities import PolicyResult
 from results.inside import require_inside
 from results.manifest import MANIFEST_FILE, ManifestError
 from results.run_folder import RunFolder
-from results.study_record import RUN_FILE, StudyRun
+from results.study_record import StudyRun
 from results.summarise import summarise
 from results.summary import RunSummary
 from testbed.bad_input import BadInput
-from testbed.bundled_yaml import is_there, yaml_mapping
+from testbed.bundled_yaml import is_there
 from testbed.compared_case import Case, ComparedRun
 from testbed.scenario import Scenario
 from testbed.strict import one_line
-from testbed.study_runs import RUNS
 from testbed.study_sweep import STUDY_FILE
+from testbed.swept_runs import swept_runs
 from workloads.strict_yaml import YamlFault, yaml_file
 from workloads.trace import Trace
 from workloads.trace_checks import TraceError
@@ -37,10 +37,11 @@ def cases_of(paths: Sequence[Path], *, anyway: bool) -> tuple[list[Case], list[s
     Raises BadInput for a folder that holds no run or is given twice, and, unless `anyway`, for runs whose conditions
     differ; in a study they are the study's choice.
     """
-    runs = [run for path in paths for run in _runs_in(path)]
+    left_out: list[str] = []
+    runs = [run for path in paths for run in _runs_in(path, left_out)]
     _each_once(runs)
     cases = {name: tuple(run for run in runs if run.case == name) for name in dict.fromkeys(run.case for run in runs)}
-    remarks = []
+    remarks = left_out
     for all_of_case in cases.values():
         first_of_seed: dict[int, ComparedRun] = {}
         for run in all_of_case:
@@ -66,41 +67,18 @@ def _each_once(runs: Sequence[ComparedRun]) -> None:
         seen.add(key)
 
 
-def _runs_in(path: Path) -> Iterator[ComparedRun]:
-    """Of a run folder its policies, of a sweep's folder those of all its finished runs, as its study orders them."""
+def _runs_in(path: Path, left_out: list[str]) -> Iterator[ComparedRun]:
+    """Of a run folder its policies, of a sweep's folder those of its finished runs; `left_out` is told of others."""
     if is_there(path / MANIFEST_FILE):
         yield from _policies_of(path, None)
         return
     if not is_there(path / STUDY_FILE):
         raise BadInput(f"{path}: neither a run folder (with {MANIFEST_FILE}) nor a sweep's (with {STUDY_FILE})")
-    study, _ = yaml_mapping(str(path / STUDY_FILE), {}, "study")
-    named = (study.get(key) for key in ("workloads", "policies"))
-    order = [list(names) if isinstance(names, dict) else [] for names in named]
-    found = []
-    for record in sorted((path / RUNS).glob(f"*/*/*/{RUN_FILE}")):
-        folder = record.parent
-        if not folder.name.endswith(".partial") and (folder / MANIFEST_FILE).is_file():
-            found.append((_entry(folder), folder))
-    if not found:
-        raise BadInput(f"{path}: no run of requests has finished there; run `testbed sweep` (without --fluid) first")
-    for entry, folder in sorted(found, key=lambda pair: _place(order, pair[0])):
-        yield from _policies_of(folder, entry)
-
-
-def _entry(folder: Path) -> StudyRun:
-    try:
-        return StudyRun.read(folder)
-    except ValidationError as error:
-        raise BadInput(f"{folder / RUN_FILE}: not what a sweep writes; delete {folder} and sweep again") from error
-
-
-def _place(order: Sequence[list[str]], run: StudyRun) -> tuple[int, int, float, int]:
-    workloads, policies = order
-    return _index(workloads, run.workload), _index(policies, run.policy), run.value or 0.0, run.seed
-
-
-def _index(listed: Sequence[str], name: str) -> int:
-    return listed.index(name) if name in listed else len(listed)
+    found, earlier = swept_runs(path)
+    if earlier:
+        left_out.append(f"{path}: {earlier} runs of earlier versions of its study are left out")
+    for run in found:
+        yield from _policies_of(run.folder, run.record)
 
 
 def _policies_of(path: Path, entry: StudyRun | None) -> Iterator[ComparedRun]:

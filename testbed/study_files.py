@@ -13,6 +13,7 @@ from results.study_page import StudyPage, study_page
 from results.study_record import csv_text, runs_csv
 from testbed.study_sweep import Sweep
 
+STUDY_RECORD = "study.json"
 SCHEMA_VERSION = 1
 
 
@@ -20,7 +21,7 @@ def write_study_files(sweep: Sweep) -> Path:
     """Write study.json, runs.csv, matched.csv and study.html into the study's folder; returns the page."""
     comparisons = sweep.comparisons()
     all_runs = [run for comparison in comparisons for run in sweep.runs(comparison.workload)]
-    replace_text(sweep.folder / "study.json", json.dumps(_document(sweep, comparisons), indent=2) + "\n")
+    replace_text(sweep.folder / STUDY_RECORD, json.dumps(_document(sweep, comparisons), indent=2) + "\n")
     replace_text(sweep.folder / "runs.csv", runs_csv(all_runs))
     replace_text(sweep.folder / "matched.csv", _matched_csv(comparisons))
     page = sweep.folder / "study.html"

@@ -107,7 +107,6 @@ def sweep(study: Study, study_path: Path, choice: SweepChoice, view: SweepView) 
     except OSError as error:
         raise StudyError(f"--out {choice.folder}: {error.strerror}; name a folder") from error
     with sole_writer(choice.folder / ".lock", f"--out {choice.folder}"):
-        changed = _write_study(study, choice.folder)
         base = base_values(study, study_path)
         seeds = tuple(choice.seeds) or study.seeds
         chosen = Chosen(
@@ -119,6 +118,7 @@ def sweep(study: Study, study_path: Path, choice: SweepChoice, view: SweepView) 
             values_per_knob=study.quick.values if choice.quick else None,
         )
         state.planned = planned_runs(study, study_path, chosen)
+        changed = _write_study(study, choice.folder)
         _take_finished(state, state.planned)
         if changed:
             tell(f"this folder was begun with another study: {len(state.finished)} finished runs are still of this one")

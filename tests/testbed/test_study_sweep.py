@@ -16,6 +16,7 @@ import yaml
 
 from results.run_folder import RunFolder
 from results.study_record import StudyRun
+from testbed.compared_runs import cases_of
 from testbed.study_pool import Done, done_jobs
 
 Command = Callable[..., tuple[int, str, str]]
@@ -94,6 +95,34 @@ def test_a_changed_study_says_so_and_keeps_what_is_still_of_it(testbed: Command,
     assert code == 0
     assert "this folder was begun with another study: 3 finished runs are still of this one" in out
     assert len(run_folders()) == 4
+
+
+def test_of_a_changed_study_the_runs_of_earlier_versions_are_not_compared(
+    testbed: Command, study: Callable[..., Path]
+) -> None:
+    for servers in (1, 2):
+        least = {"plain": {"set": {"min_servers": servers}}, f"of-{servers}": None}
+        policies = {f"fixed-{servers}": {"policy": "static"}, "reactive": None}
+        path = study(workloads=least, policies=policies, headline={"policy": "reactive", "against": "reactive"})
+        assert testbed("sweep", str(path), "--out", "out", "--jobs", "1")[0] == 0
+    assert len(run_folders()) == 8
+    cases, (told,) = cases_of([Path("out")], anyway=False)
+    assert told == "out: 4 runs of earlier versions of its study are left out"
+    compared = {(case.name, run.policy): run.folder.path for case in cases for run in case.runs}
+    assert set(compared) == {(workload, policy) for workload in ("plain", "of-2") for policy in ("fixed-2", "reactive")}
+    listed = {Path("out") / run["folder"] for run in json.loads(Path("out/study.json").read_text())["runs"]}
+    assert set(compared.values()) == listed
+
+
+def test_a_study_with_a_knob_that_is_none_leaves_the_folder_as_it_was(
+    testbed: Command, study: Callable[..., Path]
+) -> None:
+    testbed("sweep", str(study()), "--out", "out", "--jobs", "1", "--policy", "reactive")
+    before = Path("out/study.yaml").read_text(encoding="utf-8")
+    wrong = {**POLICIES, "static": {"knob": "servers_per_pol", "values": [1, 3]}}
+    code, _, err = testbed("sweep", str(study(policies=wrong)), "--out", "out", "--jobs", "1")
+    assert code == 2 and "servers_per_pol" in err
+    assert Path("out/study.yaml").read_text(encoding="utf-8") == before
 
 
 def test_a_run_can_be_run_again_from_its_folder_with_the_same_bytes(
