@@ -26,7 +26,6 @@ from profiler.profile_parts import (
     LoadPoint,
     MeasuredTheta,
     NotNegative,
-    Part,
     Power,
     ProfiledGpu,
     ProfiledModel,
@@ -34,6 +33,7 @@ from profiler.profile_parts import (
     RawSamples,
 )
 from profiler.step_time import StepTimeModel
+from workloads.file_part import FilePart
 from workloads.first_fault import first_fault
 from workloads.strict_json import RepeatedKey, require_each_key_once
 
@@ -49,7 +49,7 @@ class OutsideDomainError(ValueError):
     """A profile was asked about a batch that it has not seen."""
 
 
-class ServerProfile(Part):
+class ServerProfile(FilePart):
     """One server: its capacity, its speed, its life, and where each number comes from.
 
     `request_overhead_s` is what a request to an idle server costs outside of iterations (HTTP, tokenisation,

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from profiler.gpu_types import CPU
+from workloads.file_part import FilePart
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -28,20 +29,14 @@ FileName = Annotated[
 ModelName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,300}$")]
 
 
-class Part(BaseModel):
-    """Frozen, and closed to keys that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ProfiledModel(Part):
+class ProfiledModel(FilePart):
     """`config_sha256` identifies the config of a model that this project wrote; None for one that it did not."""
 
     name: ModelName
     config_sha256: str | None = None
 
 
-class ProfiledGpu(Part):
+class ProfiledGpu(FilePart):
     """What the server took: `count` devices of `type` ("cpu" without a GPU), each of `memory_bytes`."""
 
     type: FileName
@@ -49,7 +44,7 @@ class ProfiledGpu(Part):
     memory_bytes: Count | None = None
 
 
-class EngineArgs(Part):
+class EngineArgs(FilePart):
     """How the server was started, in vLLM's argument names. None: left to vLLM's default. `env`: the variables that it
     was given beside the user's own."""
 
@@ -77,7 +72,7 @@ def schedules_asynchronously(told: bool | None, gpu_type: str) -> bool:
     return told is not False and gpu_type != CPU
 
 
-class KvCache(Part):
+class KvCache(FilePart):
     """`max_tokens` is what the blocks hold together: num_gpu_blocks x block_size."""
 
     num_gpu_blocks: Count
@@ -85,7 +80,7 @@ class KvCache(Part):
     max_tokens: Count
 
 
-class SleepLevel(Part):
+class SleepLevel(FilePart):
     """Seconds to put a server to sleep and to wake it. Level 1 keeps its weights in host memory, level 2 drops them."""
 
     level: Literal[1, 2]
@@ -93,7 +88,7 @@ class SleepLevel(Part):
     wake_s: NotNegative
 
 
-class MemoryHeld(Part):
+class MemoryHeld(FilePart):
     """What a server holds in a state: memory of its GPUs together, and resident host memory of its processes."""
 
     state: Literal["ready", "sleeping level 1", "sleeping level 2", "stopped"]
@@ -101,7 +96,7 @@ class MemoryHeld(Part):
     host_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
-class Lifecycle(Part):
+class Lifecycle(FilePart):
     """Seconds. `cold_start_s`: to READY, nothing compiled or captured before. `warm_start_s`: with the compile cache of
     the start before. `drain_s`: from the order to stop until the requests under way have ended, at the highest load of
     the sweep. `stop_s`: from the signal, with nothing in flight, until processes and GPUs are free.
@@ -115,7 +110,7 @@ class Lifecycle(Part):
     memory: tuple[MemoryHeld, ...] = ()
 
 
-class StepSample(Part):
+class StepSample(FilePart):
     """One observation of iterations: `observed_s` seconds went by over `steps` iterations of one composition.
 
     The composition (tokens, pairs, sequences, KV tokens) is that of one iteration, averaged over `steps`. A `prefill`
@@ -137,7 +132,7 @@ class StepSample(Part):
     held_out: bool = False
 
 
-class CrowdedRequest(Part):
+class CrowdedRequest(FilePart):
     """What requests cost outside of iterations, sent while `decode_seqs` sequences decoded: the mean of the
     middle half of `n` of them.
 
@@ -149,7 +144,7 @@ class CrowdedRequest(Part):
     n: Count
 
 
-class Domain(Part):
+class Domain(FilePart):
     """Smallest and largest value of each axis that the samples covered.
 
     Query-key pairs are those of a single iteration: of a prompt in several chunks, the last has the most.
@@ -161,7 +156,7 @@ class Domain(Part):
     kv_tokens: Range
 
 
-class Errors(Part):
+class Errors(FilePart):
     """Absolute relative errors of the step-time model over the medians of `n` points: mean, median, largest."""
 
     mape: NotNegative
@@ -170,7 +165,7 @@ class Errors(Part):
     n: Count
 
 
-class FitQuality(Part):
+class FitQuality(FilePart):
     """How well the step-time model predicts.
 
     `residuals`: the points it was fitted to. `leave_one_out`: each of them by a fit to the others. `held_out`: points
@@ -186,7 +181,7 @@ class FitQuality(Part):
     n_samples: Count
 
 
-class Percentiles(Part):
+class Percentiles(FilePart):
     """Seconds, over `n` requests."""
 
     p50: NotNegative
@@ -197,7 +192,7 @@ class Percentiles(Part):
     n: Count
 
 
-class Energy(Part):
+class Energy(FilePart):
     """All GPUs of the server together over `window_s` seconds, from NVML: the energy counter, and what was sampled."""
 
     window_s: Positive
@@ -209,14 +204,14 @@ class Energy(Part):
     utilization: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class LatencySlo(Part):
+class LatencySlo(FilePart):
     """What a request must meet to count as good; None: free."""
 
     ttft_s: Positive | None = None
     tpot_s: Positive | None = None
 
 
-class LoadPoint(Part):
+class LoadPoint(FilePart):
     """Requests under load: a closed loop of `concurrency`, or Poisson arrivals at `requests_per_s`; one of the two.
 
     Lengths are means. Rates are over the steady window: from the moment when all slots of a closed loop had a first
@@ -243,7 +238,7 @@ class LoadPoint(Part):
     energy: Energy | None = None
 
 
-class MeasuredTheta(Part):
+class MeasuredTheta(FilePart):
     """The largest open-loop rate found at which p95 TTFT and TPOT were within `slo`, for one mix of lengths.
 
     `requests_per_s` kept the SLO and `missed_at_requests_per_s`, the next rate tried, did not (None: none missed it).
@@ -260,7 +255,7 @@ class MeasuredTheta(Part):
     n: Count
 
 
-class Power(Part):
+class Power(FilePart):
     """Watts of all GPUs of the server together, and joules per token; `limit_w` is the enforced or the vendor's limit.
 
     `prefill_w` while only prompts are computed, `decode_w` while only answers are; `peak_w` the most seen.
@@ -275,7 +270,7 @@ class Power(Part):
     output_token_j: NotNegative | None = None
 
 
-class RawSamples(Part):
+class RawSamples(FilePart):
     """A Parquet file beside the profile, with its digest; `file` has no folder."""
 
     file: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,190}\.parquet$")]
@@ -283,7 +278,7 @@ class RawSamples(Part):
     rows: Annotated[int, Field(ge=0)]
 
 
-class LayerExtrapolation(Part):
+class LayerExtrapolation(FilePart):
     """Measured on copies of the model cut to `measured_layers`, extended linearly to `layers`.
 
     `error`: of the extension at the same points of the whole model, where that was measured too. `raw`: the samples of
@@ -296,7 +291,7 @@ class LayerExtrapolation(Part):
     raw: RawSamples | None = None
 
 
-class Provenance(Part):
+class Provenance(FilePart):
     """Where the numbers come from. `n` counts measurements; 0 where nothing was measured."""
 
     source: str

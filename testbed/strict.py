@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ValidationError, model_validator
+
+from workloads.file_part import FilePart
 
 LONGEST_SHOWN = 120
 
@@ -22,10 +24,8 @@ def _named_folder(value: str) -> str:
 FolderName = Annotated[str, AfterValidator(_named_folder)]
 
 
-class Strict(BaseModel):
-    """Frozen; unknown keys are refused with the nearest valid key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False)
+class Strict(FilePart):
+    """Unknown keys are refused with the nearest valid key."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from workloads.file_part import FilePart
 from workloads.lengths import QuantileTable
 from workloads.shapes import Regime
 
@@ -12,7 +13,7 @@ from workloads.shapes import Regime
 LARGEST_SHARE = 1e9
 
 
-class ModelWorkload(BaseModel):
+class ModelWorkload(FilePart):
     """Demand for one model.
 
     `share` is relative, of tokens or of requests as the workload says; `niw_share` replaces it for the NIW tier, where
@@ -20,8 +21,6 @@ class ModelWorkload(BaseModel):
     replaces the workload's own for this model; a region it leaves out gets none. `regime` makes its interactive
     level jump.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     share: float = Field(default=1.0, gt=0, le=LARGEST_SHARE)
     niw_share: float | None = Field(default=None, ge=0, le=LARGEST_SHARE)

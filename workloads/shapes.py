@@ -5,8 +5,9 @@ from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from workloads.file_part import FilePart
 from workloads.seeds import generator
 
 HOURS_PER_DAY = 24
@@ -20,7 +21,7 @@ Curve = npt.NDArray[np.float64]
 RelativeRate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
-class LoadShape(BaseModel):
+class LoadShape(FilePart):
     """The shape of one class of tiers, in hours and minutes of the synthetic day.
 
     `peak_to_trough` is the ratio of the highest to the lowest rate within a weekday, `weekend_to_weekday` that of a
@@ -32,8 +33,6 @@ class LoadShape(BaseModel):
     What was measured replaces what is idealised: `by_hour` (24 relative rates of a day, from 00:00) stands for
     `peak_to_trough` and `peak_hour`, `by_weekday` (7 relative loads, from Monday) for `weekend_to_weekday`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     peak_to_trough: float = Field(default=5.0, ge=1, le=1e6)
     peak_hour: float = Field(default=14.0, ge=0, lt=24)
@@ -61,14 +60,12 @@ class LoadShape(BaseModel):
         return self
 
 
-class Regime(BaseModel):
+class Regime(FilePart):
     """A level that stays for a while and then jumps, as when a batch client comes and goes.
 
     Jumps come at random, `mean_h` hours of the synthetic day apart on average; the logarithm of the level has the
     standard deviation `sd`, and each level is drawn without regard to the one before.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sd: float = Field(ge=0, le=2)
     mean_h: float = Field(default=12.0, ge=0.01, le=168)

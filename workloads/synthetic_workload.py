@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from workloads.arrivals import HIGHEST_CV, LOWEST_CV
+from workloads.file_part import FilePart
 from workloads.lengths import mean_total_tokens
 from workloads.model_workload import BUILT_IN_MODELS, LARGEST_SHARE, ModelWorkload
 from workloads.request import Tier
@@ -27,18 +28,14 @@ class Weekday(StrEnum):
     SUNDAY = "sunday"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RegionOrigin(_Part):
+class RegionOrigin(FilePart):
     """A region of origin: its relative share, and how many hours its local time is ahead of the trace's."""
 
     share: float = Field(default=1.0, gt=0, le=LARGEST_SHARE)
     phase_offset_h: float = Field(default=0.0, ge=-24, le=24)
 
 
-class LevelStep(_Part):
+class LevelStep(FilePart):
     """From `at_h` (hours since time 0, may be negative) on, the rate of `part` of a model is multiplied by `factor`."""
 
     model: str
@@ -50,7 +47,7 @@ class LevelStep(_Part):
         return self.model == model and self.part in ("all", "interactive" if tier.interactive else "niw")
 
 
-class SyntheticWorkload(_Part):
+class SyntheticWorkload(FilePart):
     """What `synthesise` draws from. Hours (`_h`) are of the synthetic day, which takes `day_s` seconds of the run.
 
     A `day_s` below 86400 compresses everything that has a shape - daily curve, weekend, level, bursts, horizon, NIW

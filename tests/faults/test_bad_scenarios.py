@@ -2,6 +2,8 @@
 
 import os
 from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,11 @@ STUDY: dict[str, Any] = {
     "policies": {"reactive": {"knob": "up_above", "values": [0.5, 0.7]}},
     "headline": {"policy": "reactive", "against": "reactive"},
 }
+NUMBERS = [place for place in places(SCENARIO) if isinstance(reduce(getitem, place, SCENARIO), int | float)]
+
+
+def _name(place: tuple[Any, ...]) -> str:
+    return ".".join(map(str, place))
 
 
 def _write(folder: Path, values: Any, name: str = "small.yaml") -> Path:
@@ -77,7 +84,7 @@ def test_the_undamaged_files_are_read(tmp_path: Path) -> None:
     assert told_by(lambda: load_study(str(_write(tmp_path, STUDY))), BadInput) == ""
 
 
-@pytest.mark.parametrize("place", places(SCENARIO), ids=lambda place: ".".join(map(str, place)))
+@pytest.mark.parametrize("place", list(places(SCENARIO)), ids=_name)
 def test_a_wrong_value_anywhere_in_a_scenario_is_read_or_refused_by_file_and_key(
     place: tuple[Any, ...], tmp_path: Path
 ) -> None:
@@ -94,7 +101,7 @@ def test_a_wrong_value_anywhere_in_a_scenario_is_read_or_refused_by_file_and_key
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", places(SCENARIO), ids=lambda place: ".".join(map(str, place)))
+@pytest.mark.parametrize("place", list(places(SCENARIO)), ids=_name)
 def test_a_wrong_value_anywhere_in_a_scenario_can_be_run_or_is_refused(place: tuple[Any, ...], tmp_path: Path) -> None:
     for value in WRONG_VALUES.values():
         if value != "\ud800":
@@ -102,7 +109,13 @@ def test_a_wrong_value_anywhere_in_a_scenario_can_be_run_or_is_refused(place: tu
             told_by(lambda: _prepared(tmp_path / "small.yaml"), BadInput)
 
 
-@pytest.mark.parametrize("place", places(STUDY), ids=lambda place: ".".join(map(str, place)))
+@pytest.mark.parametrize("place", NUMBERS, ids=_name)
+def test_no_flag_stands_for_a_number(place: tuple[Any, ...], tmp_path: Path) -> None:
+    path = _write(tmp_path, with_value(SCENARIO, place, True))
+    assert "wanted neither true nor false" in told_by(lambda: _prepared(path), BadInput)
+
+
+@pytest.mark.parametrize("place", list(places(STUDY)), ids=_name)
 def test_a_wrong_value_anywhere_in_a_study_is_read_or_refused_by_file_and_key(
     place: tuple[Any, ...], tmp_path: Path
 ) -> None:

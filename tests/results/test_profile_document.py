@@ -4,14 +4,14 @@ from pathlib import Path
 
 from profiler import profile_parts
 from profiler.profile import ServerProfile
-from profiler.profile_parts import Part
 from profiler.step_time import StepTimeModel
+from workloads.file_part import FilePart
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "profile.md"
 
 
 def names_in_a_profile() -> Iterator[str]:
-    parts = [part for part in vars(profile_parts).values() if isinstance(part, type) and issubclass(part, Part)]
+    parts = [part for part in vars(profile_parts).values() if isinstance(part, type) and issubclass(part, FilePart)]
     for part in (ServerProfile, *parts):
         yield from part.model_fields
     yield from (field.name for field in fields(StepTimeModel))
