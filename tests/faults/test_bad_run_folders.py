@@ -28,7 +28,7 @@ from results.csv_tables import write_csv
 from results.decisions import read_decisions
 from results.digest import content_digest
 from results.explanation import UnreadableDecisions, decisions_of, explain
-from results.manifest import ManifestError, RunManifest
+from results.manifest import ManifestError, PolicyRecord, RunManifest
 from results.report import write_report
 from results.run_folder import RunFolder
 from results.run_folder_error import RunFolderError
@@ -114,6 +114,17 @@ def test_a_request_that_ended_twice_is_told(recorded_run: Path) -> None:
     path = recorded_run / POLICY / "completions.parquet"
     rewrite(path, DAMAGED_TABLES["rows twice"](pq.read_table(path), "tier"))
     assert "ended twice" in _refused(recorded_run, str(path.parent))
+
+
+@pytest.mark.parametrize("name", ["completions.parquet", "servers.parquet", "decisions.jsonl"])
+def test_what_a_finished_run_has_lost_is_told_and_not_read_as_nothing(name: str, recorded_run: Path) -> None:
+    (recorded_run / POLICY / name).unlink()
+    assert "is not there, and the run has finished" in _refused(recorded_run, str(recorded_run / POLICY / name))
+
+
+def test_a_policy_that_a_finished_run_has_lost_is_told(recorded_run: Path) -> None:
+    shutil.rmtree(recorded_run / POLICY)
+    _refused(recorded_run, str(recorded_run / POLICY))
 
 
 def test_parts_that_are_none_are_told(recorded_run: Path) -> None:
@@ -264,7 +275,10 @@ def test_a_folder_where_a_file_should_be_is_refused_by_name(
     told_by(lambda: read(recorded_run), RunFolderError, str(recorded_run / name))
 
 
-def test_a_file_where_a_policy_should_be_is_a_policy_that_has_not_begun(recorded_run: Path) -> None:
+def test_a_file_where_a_policy_should_be_is_a_policy_that_has_not_begun_or_is_lost(recorded_run: Path) -> None:
     shutil.rmtree(recorded_run / POLICY)
     (recorded_run / POLICY).write_text("x")
+    _refused(recorded_run, str(recorded_run / POLICY))
+    manifest = RunManifest.read(recorded_run)
+    manifest.with_policy(POLICY, PolicyRecord()).write(recorded_run)
     assert [folder.name for folder in RunFolder.open(recorded_run).policies()] == ["reactive"]
