@@ -5,7 +5,8 @@
 Random fleets with the prices and speeds of GPU types as in the bundled profiles, three quarters of the GPUs needed,
 servers standing for another hour's demand. `rounded`: relaxation, rounding, exchanges; `clean`: the whole route to the
 gap given; `big-M`: the form with a binary "starts or not" per placement, a literal reading of max(0, delta).
-Every gap is against the best bound that the clean form proved.
+Every gap is against the best bound that the clean form proved. `mpc` is another program, that of the policy of this
+name, for the same fleet and demand; its gap is against its own bound.
 """
 
 import argparse
@@ -15,6 +16,9 @@ from dataclasses import replace
 import numpy as np
 import pulp
 
+from controller.mpc.needs import Needs
+from controller.mpc.program import place
+from controller.mpc.statement import PlacingProblem
 from controller.program.demand import Demand
 from controller.program.formulation import state
 from controller.program.ilp import ScalingProblem, SolverSettings, solve
@@ -25,6 +29,7 @@ from controller.types import Capacity, FleetLimits, Placement, Pool
 GPU_TYPES = {"h100": (1.0, 4.0), "a100-80gb": (0.55, 2.2), "l40s": (0.28, 1.2), "b200": (1.8, 7.5)}
 GAPS = {"4x3x1": 0.0, "20x10x3": 0.005, "100x30x4": 0.002}
 NEEDED = 0.75
+MPC_LIMIT_S = 5.0
 
 
 def random_problem(models: int, regions: int, gpu_types: int, seed: int) -> ScalingProblem:
@@ -118,6 +123,24 @@ def _compare(size: str, problem: ScalingProblem, big_m_limit_s: float) -> None:
         _line(
             size, f"big-M, {big_m_limit_s:g} s", gap, cpu_s, wall_s, reached, "" if reached is not None else "no plan"
         )
+    placed, cpu_s, wall_s = _timed(lambda: place(_placing(problem)))
+    _line(size, f"mpc, {MPC_LIMIT_S:g} s", None, cpu_s, wall_s, placed.report.gap, placed.report.termination)
+
+
+def _placing(problem: ScalingProblem) -> PlacingProblem:
+    """The same fleet and demand, as `mpc` asks."""
+    local, asked = problem.demand.local, dict.fromkeys(problem.limits.models, 0.0)
+    for pool, tokens_per_s in local.items():
+        asked[pool.model] += tokens_per_s
+    return PlacingProblem(
+        limits=problem.limits,
+        needs=Needs(tokens_per_s=asked, shares={pool: tokens / asked[pool.model] for pool, tokens in local.items()}),
+        standing=problem.standing,
+        asleep={},
+        horizon_s=900.0,
+        distance_price=1.0,
+        time_limit_s=MPC_LIMIT_S,
+    )
 
 
 def _timed(work):  # type: ignore[no-untyped-def]

@@ -23,12 +23,13 @@ from controller.mpc.leads import (
 from controller.mpc.moves import move
 from controller.mpc.needs import Needs, regional_shares
 from controller.mpc.outlook import ModelPast, Outlook, outlook
-from controller.mpc.program import PlacingProblem, place
+from controller.mpc.program import place
 from controller.mpc.queue import clearing_tokens_per_s, late_tokens
 from controller.mpc.rehearsal import Beginning, beginning
 from controller.mpc.service import charged_share, corrected_ratio, service_of, unavoidable_share
 from controller.mpc.sleepers import servers_asleep, sleeping_tokens_per_s
 from controller.mpc.spread import spread
+from controller.mpc.statement import PlacingProblem
 from controller.policies.mpc_parameters import MpcParameters
 from controller.types import (
     FleetLimits,

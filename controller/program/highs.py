@@ -55,6 +55,14 @@ class StartedHiGHS(pulp.HiGHS):  # type: ignore[misc]
             start = np.array([value for value in values if value is not None], dtype=np.float64)
             lp.solverModel.setSolution(len(given), given, start)
 
+    def findSolutionValues(self, lp: pulp.LpProblem) -> tuple[int, int]:
+        try:
+            status, solution_status = super().findSolutionValues(lp)
+        except KeyError:  # of the limits PuLP does not know that of nodes; the values it has taken by then
+            found = np.isfinite(lp.solverModel.getObjectiveValue())
+            return pulp.LpStatusOptimal, pulp.LpSolutionIntegerFeasible if found else pulp.LpSolutionNoSolutionFound
+        return int(status), int(solution_status)
+
     def actualSolve(self, lp: pulp.LpProblem) -> int:
         self.createAndConfigureSolver(lp)
         self.buildSolverModel(lp)
@@ -81,11 +89,23 @@ class Stopwatch:
         return self._passed_s
 
 
-def run(lp: pulp.LpProblem, *, whole: bool, gap: float = 0.0, time_limit_s: float | None = None) -> Ending:
-    """Solve in place; `whole`: it has integer variables. One thread and a fixed seed: the same program gives the same
-    answer, unless time runs out.
+def run(
+    lp: pulp.LpProblem,
+    *,
+    whole: bool,
+    gap: float = 0.0,
+    gap_abs: float | None = None,
+    time_limit_s: float | None = None,
+    most_nodes: int | None = None,
+) -> Ending:
+    """Solve in place; `whole`: it has integer variables. It ends within either gap, relative or in the unit of the
+    objective, or after so many nodes. One thread and a fixed seed: the same program gives the same answer, unless time
+    runs out.
     """
-    lp.solve(StartedHiGHS(msg=False, threads=1, gapRel=gap, timeLimit=time_limit_s, random_seed=0))
+    options = {"threads": 1, "gapRel": gap, "gapAbs": gap_abs, "timeLimit": time_limit_s, "random_seed": 0}
+    if most_nodes is not None:
+        options["mip_max_nodes"] = most_nodes
+    lp.solve(StartedHiGHS(msg=False, **options))
     info, finished = lp.solverModel.getInfo(), lp.sol_status == pulp.LpSolutionOptimal
     found = finished or lp.sol_status == pulp.LpSolutionIntegerFeasible
     bound = float(info.mip_dual_bound) if whole else float(info.objective_function_value) if finished else np.inf
