@@ -61,7 +61,7 @@ def test_a_run_that_was_killed_is_explained_up_to_where_it_came(testbed: Command
     torn = "\n".join([*lines[:3], lines[3][: len(lines[3]) // 2]])
     (run_folder / "reactive" / "decisions.jsonl").write_text(torn, encoding="utf-8")
     manifest = json.loads((run_folder / "manifest.json").read_text(encoding="utf-8"))
-    manifest.update(status="running", ended_at=None)
+    manifest.update(status="running", ended_at=None, policies={"reactive": {"status": "running"}, "lt-ua": {}})
     (run_folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     shutil.rmtree(run_folder / "lt-ua")
     code, out, err = testbed("explain", "run", "--at", "99:00")
