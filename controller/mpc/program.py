@@ -4,9 +4,9 @@ Its variables and rows are in `controller.mpc.statement`. Everything is served w
 not, the least shortage is found first and the cheapest plan with that after it: at a price for what is missing a small
 need would be cheaper to leave than to serve, and a gap of the cost would be worth many servers.
 
-Up to some hundred placements the whole is solved in well under a second. Where it takes longer, models are placed one
-at a time while the others stand, which comes to within half a per cent of the bound (20 models x 10 regions x 3 GPU
-types: 0.6 % in three to six seconds, where branch and bound over the whole is at 1.5 % after five).
+Up to some hundred placements the whole is solved in a second. Where it takes longer, models are placed one at a time
+while the others stand, which comes to within half a per cent of the bound (20 models x 10 regions x 3 GPU types: 0.4 to
+0.6 % in six seconds, where branch and bound over the whole is at 1.5 % after five).
 
 One step of the horizon is enough: a need is the peak from now to the lead's end, and in a program of several steps
 whose only costs are holding and starting, every server stands or falls alone (a network matrix, see
