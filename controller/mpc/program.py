@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from controller.mpc.statement import SLACK, PlacingProblem, Statement, stated
-from controller.program.highs import Ending, Stopwatch, run
+from controller.program.highs import Ending, Stopwatch, relative_gap, run
 from controller.types import Placement, SolveReport
 
 _GAP = 0.002
@@ -43,6 +43,15 @@ class PlacingSolution:
     report: SolveReport
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Counts of the placements that can serve, what they cost (infinite where they are no plan) and leave unserved."""
+
+    counts: Mapping[Placement, int]
+    cost: float
+    unserved_tokens_per_s: float
+
+
 def place(problem: PlacingProblem) -> PlacingSolution:
     """The cheapest counts that serve the most. Demand beyond all GPUs is left unserved and reported; the standing
     counts are the answer, by name, where the solver finds none within `time_limit_s` for each of its steps.
@@ -51,14 +60,14 @@ def place(problem: PlacingProblem) -> PlacingSolution:
     standing = {p: problem.standing.get(p, 0) for p in problem.limits.placements()}
     found = _whole(statement, problem)
     if found.objective is None:
-        kept = _report(problem, found, problem.asked_tokens_per_s, stopwatch)
-        return PlacingSolution(counts=standing, report=replace(kept, termination=_NONE))
+        kept = _Plan(counts=standing, cost=0.0, unserved_tokens_per_s=problem.asked_tokens_per_s)
+        nothing = replace(found, bound=None, termination=_NONE)
+        return PlacingSolution(counts=standing, report=_report(problem, nothing, kept, stopwatch))
     counts: Mapping[Placement, int] = standing | statement.counts()
     if not found.finished and not statement.shortage_allowed and len(problem.limits.models) > 1:
         counts = _model_by_model(problem, counts, stopwatch)
-    counts = {**standing, **_least_changed(statement, problem, counts)}
-    cost, unserved = _held(statement, problem, counts)
-    return PlacingSolution(counts=counts, report=_report(problem, replace(found, objective=cost), unserved, stopwatch))
+    plan = _least_changed(statement, problem, counts, standing)
+    return PlacingSolution(counts={**standing, **plan.counts}, report=_report(problem, found, plan, stopwatch))
 
 
 def _whole(statement: Statement, problem: PlacingProblem) -> Ending:
@@ -75,29 +84,29 @@ def _whole(statement: Statement, problem: PlacingProblem) -> Ending:
 
 
 def _least_changed(
-    statement: Statement, problem: PlacingProblem, counts: Mapping[Placement, int]
-) -> Mapping[Placement, int]:
+    statement: Statement, problem: PlacingProblem, counts: Mapping[Placement, int], standing: Mapping[Placement, int]
+) -> _Plan:
     """Of plans as good as each other within the gap the one that stands, else one that changes little: no change
     without a gain, and a plan that could be carried out only in part is gone on with."""
-    standing = {p: problem.standing.get(p, 0) for p in statement.servers}
-    cost, _ = _held(statement, problem, counts)
-    most = cost * (1 + _GAP) + _NOISE
-    stays, _ = _held(statement, problem, standing)
-    if stays <= most:
-        return standing
+    cheapest, stays = (_held(statement, problem, each) for each in (counts, standing))
+    most = cheapest.cost * (1 + _GAP) + _NOISE
+    if stays.cost <= most:
+        return stays
     statement.free()
     statement.lp.addConstraint(statement.money() <= most)
-    statement.lp.setObjective(statement.changes(standing))
+    statement.lp.setObjective(statement.changes(stays.counts))
     limit_s = _WHOLE * problem.time_limit_s
     ending = run(statement.lp, whole=True, gap_abs=_LESS_THAN_ONE, time_limit_s=limit_s, most_nodes=1)
-    return counts if ending.objective is None else statement.counts()
+    return cheapest if ending.objective is None else _held(statement, problem, statement.counts())
 
 
-def _held(statement: Statement, problem: PlacingProblem, counts: Mapping[Placement, int]) -> tuple[float, float]:
-    """What these counts cost, infinite where they are no plan, and tokens/s that they leave unserved."""
-    statement.hold_to(counts)
-    ending = _cheapest(statement, time_limit_s=problem.time_limit_s)
-    return (inf, inf) if ending.objective is None else (ending.objective, statement.unserved_tokens_per_s())
+def _held(statement: Statement, problem: PlacingProblem, counts: Mapping[Placement, int]) -> _Plan:
+    own = {p: counts[p] for p in statement.servers}
+    statement.hold_to(own)
+    cost = _cheapest(statement, time_limit_s=problem.time_limit_s).objective
+    if cost is None:
+        return _Plan(counts=own, cost=inf, unserved_tokens_per_s=inf)
+    return _Plan(counts=own, cost=cost, unserved_tokens_per_s=statement.unserved_tokens_per_s())
 
 
 def _cheapest(statement: Statement, *, time_limit_s: float) -> Ending:
@@ -117,8 +126,8 @@ def _model_by_model(
             if stopwatch.seconds() > problem.time_limit_s:
                 return best
             alone = _alone(problem, model, best)
-            answer, (cost, _) = place(alone), _held(stated(alone), alone, best)
-            if not answer.report.shortfall_tokens_per_s and answer.report.objective < cost * (1 - _PAYS):
+            answer, now = place(alone), _held(stated(alone), alone, best)
+            if not answer.report.shortfall_tokens_per_s and answer.report.objective < now.cost * (1 - _PAYS):
                 best.update(answer.counts)
                 changed = True
     return best
@@ -140,19 +149,16 @@ def _least_short(statement: Statement, problem: PlacingProblem) -> Ending:
     return run(statement.lp, whole=True, gap=_GAP, gap_abs=gap, time_limit_s=problem.time_limit_s)
 
 
-def _report(problem: PlacingProblem, ending: Ending, unserved_tokens_per_s: float, stopwatch: Stopwatch) -> SolveReport:
-    objective, bound = ending.objective, ending.bound
-    # Within rounding errors of the two sums a bound may lie above the cost.
-    bound = None if objective is None or bound is None else min(bound, objective)
-    gap = None if objective is None or bound is None else (objective - bound) / objective if objective > 0 else 0.0
+def _report(problem: PlacingProblem, ending: Ending, plan: _Plan, stopwatch: Stopwatch) -> SolveReport:
+    """What is told of `plan`, which `ending` led to."""
+    short = plan.unserved_tokens_per_s
     return SolveReport(
         termination=ending.termination,
-        objective=0.0 if objective is None else objective,
-        best_bound=bound,
-        gap=gap,
-        shortfall_tokens_per_s=unserved_tokens_per_s
-        if unserved_tokens_per_s > SLACK * problem.asked_tokens_per_s
-        else 0.0,
+        objective=plan.cost,
+        # Within rounding errors of the two sums a bound may lie above the cost.
+        best_bound=None if ending.bound is None else min(ending.bound, plan.cost),
+        gap=None if ending.bound is None else relative_gap(plan.cost, ending.bound),
+        shortfall_tokens_per_s=short if short > SLACK * problem.asked_tokens_per_s else 0.0,
         variables=ending.variables,
         constraints=ending.constraints,
         solve_wall_s=stopwatch.seconds(),

@@ -61,7 +61,7 @@ class Statement:
     servers: dict[Placement, pulp.LpVariable] = field(default_factory=dict)
     most: dict[Placement, int] = field(default_factory=dict)
     cost: list[pulp.LpAffineExpression] = field(default_factory=list)
-    begun: dict[Placement, pulp.LpAffineExpression] = field(default_factory=dict)
+    begun: list[pulp.LpAffineExpression] = field(default_factory=list)
     unserved: list[pulp.LpVariable] = field(default_factory=list)
     absent: list[tuple[pulp.LpVariable, int, float]] = field(default_factory=list)
     shortage_allowed: bool = False
@@ -81,13 +81,13 @@ class Statement:
         return pulp.lpSum(self.unserved) + pulp.lpSum(_MISSING_MINIMUM * theta * v for v, _, theta in self.absent)
 
     def changes(self, standing: Mapping[Placement, int]) -> pulp.LpAffineExpression:
-        """Servers that are added, and that go."""
+        """Servers that are added to these counts, and that go."""
         gone = []
         for index, (placement, count) in enumerate(standing.items()):
-            if count and placement in self.servers:
+            if count:
                 gone.append(self.lp.add_variable(f"g{index}", 0, None))
                 self.lp.addConstraint(gone[-1] >= count - self.servers[placement])
-        return pulp.lpSum(self.begun.values()) + pulp.lpSum(gone)
+        return pulp.lpSum(self.begun) + pulp.lpSum(gone)
 
     def free(self) -> None:
         """As it was before `hold_to`."""
@@ -140,7 +140,7 @@ def _state_placement(
     woken = lp.add_variable(f"w{number}", 0, problem.asleep.get(p, 0) if capacity.can_sleep else 0)
     lp.addConstraint(started + woken >= servers - problem.standing.get(p, 0))
     statement.servers[p] = servers
-    statement.begun[p] = started + woken
+    statement.begun.append(started + woken)
     waking = price * (capacity.wake_s or 0.0) / 3600.0
     statement.cost += [price * hours * servers, start_up_price(problem.limits, p) * started, waking * woken]
 

@@ -120,5 +120,10 @@ def run(
     )
 
 
+def relative_gap(cost: float, bound: float) -> float:
+    """Relative to the cost: 0 where nothing costs anything, and where rounding puts the bound above the cost."""
+    return max(0.0, cost - bound) / cost if cost > 0 else 0.0
+
+
 def _or(bound: float | None, otherwise: float) -> float:
     return otherwise if bound is None else bound

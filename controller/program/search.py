@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.program.formulation import state
-from controller.program.highs import Ending, Stopwatch, run
+from controller.program.highs import Ending, Stopwatch, relative_gap, run
 from controller.program.one_model import best_of_model
 from controller.program.relaxation import Relaxation
 from controller.program.table import Floats, Ints, Table
@@ -26,7 +26,7 @@ class Found:
     @property
     def gap(self) -> float:
         """Relative to the cost; 0 where nothing costs anything."""
-        return max(0.0, self.cost - self.bound) / self.cost if self.cost > 0 else 0.0
+        return relative_gap(self.cost, self.bound)
 
 
 def model_by_model(
