@@ -164,29 +164,27 @@ class RunRecorder:
         self._decisions.flush()
 
     def flush(self) -> None:
-        """Put everything recorded so far on disk."""
+        """Put everything recorded so far on disk. What cannot be written is tried again by the next call; until it is,
+        the next row or decision raises."""
         for table in self._tables:
-            table.flush()
-        if not self._decisions.closed:
-            os.fsync(self._decisions.fileno())
+            table.flush_untold()
+        try:
+            if not self._decisions.closed:
+                os.fsync(self._decisions.fileno())
+        except OSError as error:
+            self._untold = error
 
     @contextmanager
     def flushed_every(self, seconds: float) -> Iterator[None]:
         """While it lasts a thread begins a `flush` every so many seconds of the wall clock, however long the last one
-        took; a kill costs that, and what it takes to write a table. What it cannot write it tries again; until it can,
-        the next row or decision raises."""
+        took; a kill costs that, and what it takes to write a table."""
         over = threading.Event()
 
         def flush_until_over() -> None:
             due_s = monotonic() + seconds
             while not over.wait(due_s - monotonic()):
                 due_s = max(due_s, monotonic()) + seconds
-                for table in self._tables:
-                    table.flush_untold()
-                try:
-                    os.fsync(self._decisions.fileno())
-                except OSError as error:
-                    self._untold = error
+                self.flush()
 
         flushing = threading.Thread(target=flush_until_over, name="records", daemon=True)
         flushing.start()
