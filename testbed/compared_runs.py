@@ -37,11 +37,10 @@ def cases_of(paths: Sequence[Path], *, anyway: bool) -> tuple[list[Case], list[s
     Raises BadInput for a folder that holds no run or is given twice, and, unless `anyway`, for runs whose conditions
     differ; in a study they are the study's choice.
     """
-    left_out: list[str] = []
-    runs = [run for path in paths for run in _runs_in(path, left_out)]
+    remarks: list[str] = []
+    runs = [run for path in paths for run in _runs_in(path, remarks)]
     _each_once(runs)
     cases = {name: tuple(run for run in runs if run.case == name) for name in dict.fromkeys(run.case for run in runs)}
-    remarks = left_out
     for all_of_case in cases.values():
         first_of_seed: dict[int, ComparedRun] = {}
         for run in all_of_case:
@@ -67,8 +66,8 @@ def _each_once(runs: Sequence[ComparedRun]) -> None:
         seen.add(key)
 
 
-def _runs_in(path: Path, left_out: list[str]) -> Iterator[ComparedRun]:
-    """Of a run folder its policies, of a sweep's folder those of its finished runs; `left_out` is told of others."""
+def _runs_in(path: Path, remarks: list[str]) -> Iterator[ComparedRun]:
+    """Of a run folder its policies, of a sweep's folder those of its finished runs; `remarks` is told of others."""
     if is_there(path / MANIFEST_FILE):
         yield from _policies_of(path, None)
         return
@@ -76,7 +75,7 @@ def _runs_in(path: Path, left_out: list[str]) -> Iterator[ComparedRun]:
         raise BadInput(f"{path}: neither a run folder (with {MANIFEST_FILE}) nor a sweep's (with {STUDY_FILE})")
     found, earlier = swept_runs(path)
     if earlier:
-        left_out.append(f"{path}: {earlier} runs of earlier versions of its study are left out")
+        remarks.append(f"{path}: {earlier} runs of earlier versions of its study are left out")
     for run in found:
         yield from _policies_of(run.folder, run.record)
 
